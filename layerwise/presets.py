@@ -1,0 +1,210 @@
+"""The named recipes, each with its source, its deviations from the paper and whether it was measured.
+
+Every preset states every field. `layerwise recipe NAME` prints one, `layerwise train ... --recipe NAME` uses it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from layerwise.errors import InputError, nearest
+from layerwise.recipe import Recipe
+
+_FAST = Recipe(
+    name="fast",
+    network="resnet20",
+    data="fashion-mnist",
+    seed=0,
+    start_from="",
+    freeze=(),
+    slow=(),
+    unfreeze_at=0,
+    zero_init_last_scale=False,
+    split="",
+    validation=0.1,
+    balance="none",
+    bad_images="stop",
+    exif="apply",
+    max_pixels=89_478_485,
+    channels=0,
+    input_size=0,
+    resize="none",
+    resize_to=0,
+    interpolation="bilinear",
+    mean="per-channel",
+    std="per-channel",
+    crop="pad",
+    pad=2,
+    flip=True,
+    crop_area_min=0.08,
+    scale_range=(256, 480),
+    colour="none",
+    colour_sigma=0.1,
+    mixup=0,
+    unit="epochs",
+    duration=10,
+    evaluate_every=1,
+    schedule="one-cycle",
+    milestones=(),
+    decay_factor=0.1,
+    plateau_patience=5,
+    plateau_threshold=0.001,
+    plateau_drops=3,
+    warmup="none",
+    warmup_length=2,
+    warmup_rate=0,
+    warmup_error=0.8,
+    optimiser="sgd",
+    learning_rate=0.2,
+    reference_batch=128,
+    batch_size=128,
+    micro_batch=0,
+    momentum=0.9,
+    nesterov=True,
+    velocity="outside",
+    beta2=0.999,
+    epsilon=1e-8,
+    weight_decay=5e-4,
+    weight_decay_on="weights",
+    label_smoothing=0,
+    ema=0,
+    clip_norm=0,
+    select="last",
+    protocol="single",
+    device="auto",
+    precision="auto",
+    memory_format="auto",
+    compile="auto",
+    threads=0,
+    deterministic=True,
+    checkpoint_seconds=60,
+)
+
+_DIGITS = replace(
+    _FAST,
+    name="digits",
+    data="digits",
+    pad=1,
+    flip=False,  # mirrored digits are not digits
+    duration=30,
+    evaluate_every=2,
+    warmup_length=6,
+    learning_rate=0.1,
+    reference_batch=64,
+    batch_size=64,
+    label_smoothing=0.05,
+)
+
+_RESNET_CIFAR = replace(
+    _FAST,
+    name="resnet-cifar",
+    data="cifar10",
+    validation=5000,
+    mean="per-pixel",
+    std="none",
+    pad=4,
+    unit="iterations",
+    duration=64_000,
+    evaluate_every=1000,
+    schedule="steps",
+    milestones=(32_000, 48_000),
+    plateau_patience=5000,
+    warmup_length=0,
+    learning_rate=0.1,
+    nesterov=False,
+    weight_decay=1e-4,
+)
+
+_RESNET_IMAGENET = replace(
+    _FAST,
+    name="resnet-imagenet",
+    network="resnet50",
+    data="imagenet",
+    channels=3,
+    input_size=224,
+    resize="short-side",
+    resize_to=256,
+    mean="per-pixel",
+    std="none",
+    crop="scale",
+    scale_range=(256, 480),
+    colour="pca",
+    unit="iterations",
+    duration=600_000,
+    evaluate_every=5000,
+    schedule="plateau",
+    plateau_patience=25_000,
+    warmup_length=0,
+    learning_rate=0.1,
+    reference_batch=256,
+    batch_size=256,
+    nesterov=False,
+    weight_decay=1e-4,
+    protocol="ten-crop",
+)
+
+_ALEXNET_IMAGENET = replace(
+    _FAST,
+    name="alexnet-imagenet",
+    network="alexnet",
+    data="imagenet",
+    channels=3,
+    input_size=227,
+    resize="short-side",
+    resize_to=256,
+    mean="per-pixel",
+    std="none",
+    crop="scale",
+    scale_range=(256, 256),
+    colour="pca",
+    duration=90,
+    schedule="plateau",
+    plateau_patience=5,
+    warmup_length=0,
+    learning_rate=0.01,
+    nesterov=False,
+    velocity="inside",
+    protocol="ten-crop",
+)
+
+_FINE_TUNE = replace(
+    _FAST,
+    name="fine-tune",
+    network="resnet18",
+    data="",
+    slow=("features=0.1",),
+    validation=0.2,
+    input_size=224,
+    channels=3,
+    resize="short-side",
+    resize_to=256,
+    crop="resized",
+    crop_area_min=0.35,
+    duration=20,
+    schedule="cosine",
+    warmup="steps",
+    warmup_length=1,
+    learning_rate=0.02,
+    reference_batch=64,
+    batch_size=32,
+    weight_decay=1e-4,
+    label_smoothing=0.1,
+    select="best",
+    protocol="centre",
+)
+
+PRESETS: dict[str, Recipe] = {
+    recipe.name: recipe
+    for recipe in (_DIGITS, _FAST, _RESNET_CIFAR, _RESNET_IMAGENET, _ALEXNET_IMAGENET, _FINE_TUNE)
+}
+
+
+def preset(name: str) -> Recipe:
+    """The preset called `name`. Raises InputError with the nearest names where there is none."""
+    if name not in PRESETS:
+        raise InputError(
+            f"recipe {name!r}: there is no such preset{nearest(name, PRESETS)}",
+            "A recipe is used by its exact name, never by a guess.",
+            f"Use one of: {', '.join(PRESETS)}.",
+        )
+    return PRESETS[name]

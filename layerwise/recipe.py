@@ -1,0 +1,253 @@
+"""The recipe: the only configuration object. Flat, frozen, without hidden defaults, strict, hashed.
+
+A recipe is written into every run as `recipe.json` and reads back to an equal object with an equal hash. Presets give
+all values (`presets.py`), `changed` applies `--set field=value`, `check` finds ranges and contradictions.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, get_type_hints
+
+from layerwise import recipe_values as values
+from layerwise.errors import InputError, nearest
+from layerwise.recipe_check import contradictions
+
+# What people type for a field whose name is not alike.
+SYNONYMS = {
+    "lr": "learning_rate", "wd": "weight_decay", "epochs": "duration", "iterations": "duration", "batch": "batch_size",
+    "model": "network", "arch": "network", "dataset": "data", "optimizer": "optimiser", "opt": "optimiser",
+    "smoothing": "label_smoothing", "steps": "milestones", "amp": "precision", "dtype": "precision",
+}  # fmt: skip
+
+
+def _is(doc: str, *choices: object, **limits: float) -> Any:
+    """A field with its description (and unit), its choices, or its limits: above, least, below, most."""
+    return dataclasses.field(metadata={"doc": doc, "choices": choices, **limits})
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides a training run. Times are in `unit` (epochs or iterations of `batch_size` pictures).
+
+    Raises InputError where a field is given a value of the wrong type or a number that is not finite.
+    """
+
+    name: str = _is("name of the recipe")
+    # what is trained
+    network: str = _is("name of the network (`layerwise models` lists them)")
+    data: str = _is("name of a data set, or the path of a folder or list")
+    seed: int = _is("every random number follows from it", least=0, most=2**63 - 1)
+    start_from: str = _is("model file or run to start from; empty: from scratch")
+    freeze: tuple[str, ...] = _is(
+        "prefixes of the parameter names that are not trained, running statistics included; or all-but-head"
+    )
+    slow: tuple[str, ...] = _is("prefix=factor: factors on the learning rate by prefix of the parameter names")
+    unfreeze_at: float = _is("when the frozen parameters are trained too, in `unit`; 0: never", least=0)
+    zero_init_last_scale: bool = _is("start the last batch normalisation of each residual block at scale 0")
+    # data
+    split: str = _is("train/val/test parts in percent for a single folder or list, as 80/10/10; empty: as found")
+    validation: float = _is(
+        "part (below 1) or number (1 or more) of training pictures held out where the data has no val; 0: none",
+        least=0,
+    )
+    balance: str = _is("how rare classes are made up for", "none", "sampler", "sqrt", "loss")
+    bad_images: str = _is("what an unreadable picture does", "stop", "skip")
+    exif: str = _is("whether the camera's orientation is applied", "apply", "ignore")
+    max_pixels: int = _is("largest picture that is opened, in pixels", least=1)
+    # preprocessing
+    channels: int = _is("0: as in the data, 1: grey, 3: RGB", 0, 1, 3)
+    input_size: int = _is("side of the network's input, in pixels; 0: the pictures' own, all equal", least=0)
+    resize: str = _is("how a picture is brought to its size", "none", "short-side", "squash", "letterbox")
+    resize_to: int = _is("shorter side before the centre crop at evaluation, in pixels", least=0)
+    interpolation: str = _is("filter of the resizing", "nearest", "bilinear", "bicubic", "lanczos")
+    mean: str = _is("mean of the training pictures that is subtracted", "none", "per-channel", "per-pixel")
+    std: str = _is("standard deviation that is divided by", "none", "per-channel")
+    # augmentation
+    crop: str = _is(
+        "none; pad: pad and crop; resized: random area and shape; scale: shorter side in scale_range, then crop",
+        "none", "pad", "resized", "scale",
+    )  # fmt: skip
+    pad: int = _is("zeros on each side before the crop, in pixels", least=0)
+    flip: bool = _is("mirror half of the pictures left to right")
+    crop_area_min: float = _is("smallest part of the picture's area in crop=resized", above=0, most=1)
+    scale_range: tuple[int, int] = _is("shortest and longest shorter side in crop=scale, in pixels", least=1)
+    colour: str = _is("pca: AlexNet's colour augmentation", "none", "pca")
+    colour_sigma: float = _is("standard deviation of the colour augmentation", least=0)
+    mixup: float = _is("alpha of the Beta distribution of the mixing weight; 0: no mixing", least=0)
+    # duration
+    unit: str = _is("what times are counted in", "epochs", "iterations")
+    duration: float = _is("length of the training, in `unit`", above=0)
+    evaluate_every: float = _is("time between evaluations on validation, in `unit`", above=0)
+    # schedule
+    schedule: str = _is("course of the learning rate", "constant", "steps", "plateau", "cosine", "one-cycle")
+    milestones: tuple[float, ...] = _is("when schedule=steps multiplies the rate by decay_factor, in `unit`", above=0)
+    decay_factor: float = _is("factor on the learning rate at a milestone or plateau", above=0, below=1)
+    plateau_patience: float = _is("time without a better validation error before a drop, in `unit`", above=0)
+    plateau_threshold: float = _is("fall of the validation error (0 to 1) that counts as better", least=0, below=1)
+    plateau_drops: int = _is("drops at plateaus; the plateau after the last drop ends the training", least=0)
+    warmup: str = _is("steps: linear rise; training-error: warmup_rate until it falls below warmup_error",
+                      "none", "steps", "training-error")  # fmt: skip
+    warmup_length: float = _is("length of warmup=steps, or of the rise of schedule=one-cycle, in `unit`", least=0)
+    warmup_rate: float = _is("learning rate where warmup=steps starts, or during warmup=training-error", least=0)
+    warmup_error: float = _is("training error (0 to 1) below which warmup=training-error ends", above=0, most=1)
+    # optimiser
+    optimiser: str = _is("update rule", "sgd", "adagrad", "adadelta", "rmsprop", "adam", "adamw")
+    learning_rate: float = _is("learning rate at reference_batch; used: times batch_size / reference_batch", above=0)
+    reference_batch: int = _is("batch size for which learning_rate is stated, in pictures", least=1)
+    batch_size: int = _is("pictures in one step = ranks x micro-batch x accumulation", least=1)
+    micro_batch: int = _is("pictures in memory at once; 0: the whole batch, halved when memory runs out", least=0)
+    momentum: float = _is("momentum of sgd and rmsprop; beta1 of adam and adamw", least=0, below=1)
+    nesterov: bool = _is("Nesterov's form of momentum (sgd)")
+    velocity: str = _is("outside: v = mu v + g, w -= rate v (torch); inside: v = mu v - rate g, w += v (AlexNet)",
+                        "outside", "inside")  # fmt: skip
+    beta2: float = _is("beta2 of adam and adamw, alpha of rmsprop, rho of adadelta", least=0, below=1)
+    epsilon: float = _is("added to the denominator by adagrad, adadelta, rmsprop, adam and adamw", above=0)
+    weight_decay: float = _is("factor of the weight decay", least=0)
+    weight_decay_on: str = _is("weights: of convolution and fc layers; all: every trained parameter", "weights", "all")
+    label_smoothing: float = _is("part of the target that is spread over all classes", least=0, below=1)
+    ema: float = _is("decay per step of the averaged weights; 0: none", least=0, below=1)
+    clip_norm: float = _is("largest norm of the gradient; 0: not clipped", least=0)
+    # selection and test
+    select: str = _is("weights that are kept: of the last step, or of the lowest validation error", "last", "best")
+    protocol: str = _is("protocol of the test at the end", "single", "mirror", "centre", "ten-crop", "multi-scale")
+    # machine
+    device: str = _is("auto, cpu, cuda, cuda:N or mps")
+    precision: str = _is("arithmetic of the network", "auto", "fp32", "bf16")
+    memory_format: str = _is("order of the tensors in memory", "auto", "contiguous", "channels-last")
+    compile: str = _is("whether the network is compiled", "auto", "yes", "no")
+    threads: int = _is("threads of the arithmetic; 0: chosen", least=0)
+    deterministic: bool = _is("the same bits on every run on the same machine")
+    checkpoint_seconds: float = _is("time between checkpoints, in seconds", above=0)
+
+    def __post_init__(self) -> None:
+        problems = []
+        for name, kind in field_types().items():
+            try:
+                object.__setattr__(self, name, values.convert(kind, getattr(self, name)))
+            except values.WrongValue as error:
+                problems.append(f"{name}: {error}")
+        if problems:
+            raise _bad("the recipe has values of the wrong type", problems)
+
+    def to_json(self) -> str:
+        """The recipe as JSON, one line a field, in the order of the fields; `from_json` reads it back."""
+        return json.dumps(dataclasses.asdict(self), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 (hexadecimal) of the canonical JSON: names sorted, no spaces, ASCII."""
+        canonical = json.dumps(dataclasses.asdict(self), sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return hashlib.sha256(canonical.encode("ascii")).hexdigest()
+
+    @staticmethod
+    def from_json(text: str, source: str) -> Recipe:
+        """The recipe in `text`; `source` (a path) heads the message.
+
+        Raises InputError with all problems at once: not JSON, unknown, misspelt, missing or repeated fields, and
+        values of the wrong type. Ranges and contradictions are `check`'s.
+        """
+        try:
+            found, twice = values.read_object(text)
+        except values.WrongValue as error:
+            raise _bad(f"{source}: {error}", []) from None
+        known = field_types()
+        problems = [f"{name}: given twice" for name in twice]
+        problems += [f"{name}: unknown field{_alike(name)}" for name in found if name not in known]
+        problems += [f"{name}: missing" for name in known if name not in found]
+        read = {}
+        for name in known.keys() & found.keys():
+            try:
+                read[name] = values.convert(known[name], found[name])
+            except values.WrongValue as error:
+                problems.append(f"{name}: {error}")
+        if problems:
+            raise _bad(f"{source}: not a valid recipe ({_count(problems)})", problems)
+        return Recipe(**read)
+
+
+@functools.cache
+def field_types() -> Mapping[str, Any]:
+    """The name and type of each field, in order."""
+    return get_type_hints(Recipe)
+
+
+@dataclass(frozen=True)
+class FieldNote:
+    """What is said of a field: its name, type, range or choices in words, and description with its unit."""
+
+    name: str
+    type: str
+    limits: str
+    doc: str
+
+
+def field_notes() -> tuple[FieldNote, ...]:
+    """The documentation of each field, in order (for `layerwise recipe NAME` and for messages)."""
+    kinds = field_types()
+    return tuple(
+        FieldNote(field.name, values.type_name(kinds[field.name]), values.limits(field.metadata), field.metadata["doc"])
+        for field in dataclasses.fields(Recipe)
+    )
+
+
+def changed(recipe: Recipe, settings: Sequence[str]) -> Recipe:
+    """`recipe` with `settings` applied, each "field=value" (lists by commas: "milestones=32000,48000").
+
+    Raises InputError with all problems at once: no "=", an unknown field, a value of the wrong type, a field twice.
+    """
+    kinds, problems, new = field_types(), [], {}
+    for setting in settings:
+        name, equals, text = setting.partition("=")
+        name = name.strip()
+        if not equals:
+            problems.append(f"{setting}: expected field=value")
+        elif name not in kinds:
+            problems.append(f"{name}: unknown field{_alike(name)}")
+        elif name in new:
+            problems.append(f"{name}: given twice")
+        else:
+            try:
+                new[name] = values.parse(kinds[name], text)
+            except values.WrongValue as error:
+                problems.append(f"{name}: {error}")
+                new[name] = None
+    if problems:
+        raise _bad(f"--set: {_count(problems)}", problems)
+    return dataclasses.replace(recipe, **new)
+
+
+def check(recipe: Recipe) -> None:
+    """Raise InputError with every value out of its range and every contradiction between fields."""
+    problems = []
+    for field in dataclasses.fields(recipe):
+        value = getattr(recipe, field.name)
+        if values.outside(value, field.metadata):
+            limits = values.limits(field.metadata)
+            alike = nearest(value, field.metadata["choices"]) if isinstance(value, str) else ""
+            problems.append(f"{field.name} is {values.show(value)!r}: expected {limits}{alike}")
+    problems += contradictions(dataclasses.asdict(recipe))
+    if problems:
+        raise _bad(f"recipe {recipe.name!r}: {_count(problems)}", problems)
+
+
+def _alike(name: str) -> str:
+    return f", did you mean {SYNONYMS[name.lower()]!r}?" if name.lower() in SYNONYMS else nearest(name, field_types())
+
+
+def _count(problems: Sequence[str]) -> str:
+    return "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+
+
+def _bad(what: str, problems: Sequence[str]) -> InputError:
+    return InputError(
+        what,
+        "A recipe is used exactly as written, so nothing in it may be unknown, missing or contradictory.",
+        "Set a field with --set field=value; `layerwise recipe NAME` prints every field with its meaning.",
+        problems,
+    )
