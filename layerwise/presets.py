@@ -199,6 +199,83 @@ PRESETS: dict[str, Recipe] = {
 }
 
 
+@dataclass(frozen=True)
+class PresetNote:
+    """What is said of a preset: what it is for, where it comes from, how open points of the paper were closed
+    ("deviations" where they differ from it), and whether its result was measured here, elsewhere or not run."""
+
+    summary: str
+    source: str
+    deviations: tuple[str, ...]
+    status: str  # measured here | measured elsewhere | not run
+
+    def __str__(self) -> str:
+        lines = [self.summary, f"Source: {self.source}", f"Status: {self.status}"]
+        lines += [f"Deviation: {text}" for text in self.deviations or ("none",)]
+        return "\n".join(lines)
+
+
+NOTES: dict[str, PresetNote] = {
+    "digits": PresetNote(
+        "A small residual network on scikit-learn's 1,797 handwritten digits of 8x8 pixels; a minute on two cores.",
+        "this project",
+        (),
+        "not run",
+    ),
+    "fast": PresetNote(
+        "Small pictures in ten epochs: the learning rate rises for two and falls to zero.",
+        "this project",
+        (),
+        "not run",
+    ),
+    "resnet-cifar": PresetNote(
+        "The residual networks' CIFAR-10 training: 64,000 steps of 128, rate 0.1 divided by 10 at 32,000 and 48,000.",
+        "He, Zhang, Ren, Sun, Deep Residual Learning for Image Recognition (2015), section 4.2",
+        (
+            "5,000 of the 50,000 training pictures are held out, as where the paper chose the schedule; "
+            "set validation=0 to train on all",
+            "weight decay on the weights of convolutions and the fc layer only: the paper does not say",
+            "one process with one batch of 128 for batch normalisation; the paper had two GPUs of 64",
+            "resnet110 starts at 0.01 in the paper: set warmup=training-error and warmup_rate=0.01; "
+            "the steps of the warm-up count in the 32,000",
+        ),
+        "not run",
+    ),
+    "resnet-imagenet": PresetNote(
+        "The residual networks' ImageNet training: batches of 256, rate 0.1 divided by 10 at plateaus, ten crops.",
+        "He, Zhang, Ren, Sun, Deep Residual Learning for Image Recognition (2015), section 3.4",
+        (
+            "plateau: no fall of the validation error by 0.001 within 25,000 steps, three times; the paper gives no "
+            "criterion; it ends after the third, or at 600,000 steps",
+            "the mean picture is that of the centre crops at shorter side 256; the paper does not say",
+            "batch normalisation is tested with moving averages; the authors averaged over a large batch afterwards",
+            "weight decay on the weights of convolutions and the fc layer only: the paper does not say",
+        ),
+        "not run",
+    ),
+    "alexnet-imagenet": PresetNote(
+        "AlexNet's training: batches of 128, rate 0.01 divided by 10 at three plateaus, rate inside the velocity.",
+        "Krizhevsky, Sutskever, Hinton, ImageNet Classification with Deep Convolutional Neural Networks (2012), "
+        "sections 4 and 5",
+        (
+            "crops of 227: the network's first layer gives 55x55 maps from 227, not from the 224 that are printed",
+            "crops are taken from the whole picture at shorter side 256; the paper cut out the middle 256x256 first",
+            "plateau: no fall of the validation error by 0.001 within 5 epochs; the paper dropped the rate by hand",
+            "training may end at the plateau after the third drop, at 90 epochs at the latest; the paper: about 90",
+            "weight decay on the weights of convolutions and fc layers only: the paper writes its rule for weights",
+        ),
+        "not run",
+    ),
+    "fine-tune": PresetNote(
+        "From a trained model to your own pictures: a new head, the layers before it at a tenth of the rate. "
+        "Needs start_from and data.",
+        "this project",
+        (),
+        "not run",
+    ),
+}
+
+
 def preset(name: str) -> Recipe:
     """The preset called `name`. Raises InputError with the nearest names where there is none."""
     if name not in PRESETS:

@@ -26,7 +26,7 @@ SYNONYMS = {
 }  # fmt: skip
 
 
-def _is(doc: str, *choices: object, **limits: float) -> Any:
+def _field(doc: str, *choices: object, **limits: float) -> Any:
     """A field with its description (and unit), its choices, or its limits: above, least, below, most."""
     return dataclasses.field(metadata={"doc": doc, "choices": choices, **limits})
 
@@ -38,106 +38,106 @@ class Recipe:
     Raises InputError where a field is given a value of the wrong type or a number that is not finite.
     """
 
-    name: str = _is("name of the recipe")
+    name: str = _field("name of the recipe")
     # what is trained
-    network: str = _is("name of the network (`layerwise models` lists them)")
-    data: str = _is("name of a data set, or the path of a folder or list")
-    seed: int = _is("every random number follows from it", least=0, most=2**63 - 1)
-    start_from: str = _is("model file or run to start from; empty: from scratch")
-    freeze: tuple[str, ...] = _is(
+    network: str = _field("name of the network (`layerwise models` lists them)")
+    data: str = _field("name of a data set, or the path of a folder or list")
+    seed: int = _field("every random number follows from it", least=0, most=2**63 - 1)
+    start_from: str = _field("model file or run to start from; empty: from scratch")
+    freeze: tuple[str, ...] = _field(
         "prefixes of the parameter names that are not trained, running statistics included; or all-but-head"
     )
-    slow: tuple[str, ...] = _is("prefix=factor: factors on the learning rate by prefix of the parameter names")
-    unfreeze_at: float = _is("when the frozen parameters are trained too, in `unit`; 0: never", least=0)
-    zero_init_last_scale: bool = _is("start the last batch normalisation of each residual block at scale 0")
+    slow: tuple[str, ...] = _field("prefix=factor: factors on the learning rate by prefix of the parameter names")
+    unfreeze_at: float = _field("when the frozen parameters are trained too, in `unit`; 0: never", least=0)
+    zero_init_last_scale: bool = _field("start the last batch normalisation of each residual block at scale 0")
     # data
-    split: str = _is("train/val/test parts in percent for a single folder or list, as 80/10/10; empty: as found")
-    validation: float = _is(
+    split: str = _field("train/val/test parts in percent for a single folder or list, as 80/10/10; empty: as found")
+    validation: float = _field(
         "part (below 1) or number (1 or more) of training pictures held out where the data has no val; 0: none",
         least=0,
     )
-    balance: str = _is("how rare classes are made up for", "none", "sampler", "sqrt", "loss")
-    bad_images: str = _is("what an unreadable picture does", "stop", "skip")
-    exif: str = _is("whether the camera's orientation is applied", "apply", "ignore")
-    max_pixels: int = _is("largest picture that is opened, in pixels", least=1)
+    balance: str = _field("how rare classes are made up for", "none", "sampler", "sqrt", "loss")
+    bad_images: str = _field("what an unreadable picture does", "stop", "skip")
+    exif: str = _field("whether the camera's orientation is applied", "apply", "ignore")
+    max_pixels: int = _field("largest picture that is opened, in pixels", least=1)
     # preprocessing
-    channels: int = _is("0: as in the data, 1: grey, 3: RGB", 0, 1, 3)
-    input_size: int = _is("side of the network's input, in pixels; 0: the pictures' own, all equal", least=0)
-    resize: str = _is("how a picture is brought to its size", "none", "short-side", "squash", "letterbox")
-    resize_to: int = _is("shorter side before the centre crop at evaluation, in pixels", least=0)
-    interpolation: str = _is("filter of the resizing", "nearest", "bilinear", "bicubic", "lanczos")
-    mean: str = _is("mean of the training pictures that is subtracted", "none", "per-channel", "per-pixel")
-    std: str = _is("standard deviation that is divided by", "none", "per-channel")
+    channels: int = _field("0: as in the data, 1: grey, 3: RGB", 0, 1, 3)
+    input_size: int = _field("side of the network's input, in pixels; 0: the pictures' own, all equal", least=0)
+    resize: str = _field("how a picture is brought to its size", "none", "short-side", "squash", "letterbox")
+    resize_to: int = _field("shorter side before the centre crop at evaluation, in pixels", least=0)
+    interpolation: str = _field("filter of the resizing", "nearest", "bilinear", "bicubic", "lanczos")
+    mean: str = _field("mean of the training pictures that is subtracted", "none", "per-channel", "per-pixel")
+    std: str = _field("standard deviation that is divided by", "none", "per-channel")
     # augmentation
-    crop: str = _is(
+    crop: str = _field(
         "none; pad: pad and crop; resized: random area and shape; scale: shorter side in scale_range, then crop",
         "none", "pad", "resized", "scale",
     )  # fmt: skip
-    pad: int = _is("zeros on each side before the crop, in pixels", least=0)
-    flip: bool = _is("mirror half of the pictures left to right")
-    crop_area_min: float = _is("smallest part of the picture's area in crop=resized", above=0, most=1)
-    scale_range: tuple[int, int] = _is("shortest and longest shorter side in crop=scale, in pixels", least=1)
-    colour: str = _is("pca: AlexNet's colour augmentation", "none", "pca")
-    colour_sigma: float = _is("standard deviation of the colour augmentation", least=0)
-    mixup: float = _is("alpha of the Beta distribution of the mixing weight; 0: no mixing", least=0)
+    pad: int = _field("zeros on each side before the crop, in pixels", least=0)
+    flip: bool = _field("mirror half of the pictures left to right")
+    crop_area_min: float = _field("smallest part of the picture's area in crop=resized", above=0, most=1)
+    scale_range: tuple[int, int] = _field("shortest and longest shorter side in crop=scale, in pixels", least=1)
+    colour: str = _field("pca: AlexNet's colour augmentation", "none", "pca")
+    colour_sigma: float = _field("standard deviation of the colour augmentation", least=0)
+    mixup: float = _field("alpha of the Beta distribution of the mixing weight; 0: no mixing", least=0)
     # duration
-    unit: str = _is("what times are counted in", "epochs", "iterations")
-    duration: float = _is("length of the training, in `unit`", above=0)
-    evaluate_every: float = _is("time between evaluations on validation, in `unit`", above=0)
+    unit: str = _field("what times are counted in", "epochs", "iterations")
+    duration: float = _field("length of the training, in `unit`", above=0)
+    evaluate_every: float = _field("time between evaluations on validation, in `unit`", above=0)
     # schedule
-    schedule: str = _is("course of the learning rate", "constant", "steps", "plateau", "cosine", "one-cycle")
-    milestones: tuple[float, ...] = _is("when schedule=steps multiplies the rate by decay_factor, in `unit`", above=0)
-    decay_factor: float = _is("factor on the learning rate at a milestone or plateau", above=0, below=1)
-    plateau_patience: float = _is("time without a better validation error before a drop, in `unit`", above=0)
-    plateau_threshold: float = _is("fall of the validation error (0 to 1) that counts as better", least=0, below=1)
-    plateau_drops: int = _is("drops at plateaus; the plateau after the last drop ends the training", least=0)
-    warmup: str = _is("steps: linear rise; training-error: warmup_rate until it falls below warmup_error",
+    schedule: str = _field("course of the learning rate", "constant", "steps", "plateau", "cosine", "one-cycle")
+    milestones: tuple[float, ...] = _field("when schedule=steps applies decay_factor, in `unit`", above=0)
+    decay_factor: float = _field("factor on the learning rate at a milestone or plateau", above=0, below=1)
+    plateau_patience: float = _field("time without a better validation error before a drop, in `unit`", above=0)
+    plateau_threshold: float = _field("fall of the validation error (0 to 1) that counts as better", least=0, below=1)
+    plateau_drops: int = _field("drops at plateaus; the plateau after the last drop ends the training", least=0)
+    warmup: str = _field("steps: linear rise; training-error: warmup_rate until it falls below warmup_error",
                       "none", "steps", "training-error")  # fmt: skip
-    warmup_length: float = _is("length of warmup=steps, or of the rise of schedule=one-cycle, in `unit`", least=0)
-    warmup_rate: float = _is("learning rate where warmup=steps starts, or during warmup=training-error", least=0)
-    warmup_error: float = _is("training error (0 to 1) below which warmup=training-error ends", above=0, most=1)
+    warmup_length: float = _field("length of warmup=steps, or of the rise of schedule=one-cycle, in `unit`", least=0)
+    warmup_rate: float = _field("learning rate where warmup=steps starts, or during warmup=training-error", least=0)
+    warmup_error: float = _field("training error (0 to 1) below which warmup=training-error ends", above=0, most=1)
     # optimiser
-    optimiser: str = _is("update rule", "sgd", "adagrad", "adadelta", "rmsprop", "adam", "adamw")
-    learning_rate: float = _is("learning rate at reference_batch; used: times batch_size / reference_batch", above=0)
-    reference_batch: int = _is("batch size for which learning_rate is stated, in pictures", least=1)
-    batch_size: int = _is("pictures in one step = ranks x micro-batch x accumulation", least=1)
-    micro_batch: int = _is("pictures in memory at once; 0: the whole batch, halved when memory runs out", least=0)
-    momentum: float = _is("momentum of sgd and rmsprop; beta1 of adam and adamw", least=0, below=1)
-    nesterov: bool = _is("Nesterov's form of momentum (sgd)")
-    velocity: str = _is("outside: v = mu v + g, w -= rate v (torch); inside: v = mu v - rate g, w += v (AlexNet)",
+    optimiser: str = _field("update rule", "sgd", "adagrad", "adadelta", "rmsprop", "adam", "adamw")
+    learning_rate: float = _field("learning rate at reference_batch; used: times batch_size / reference_batch", above=0)
+    reference_batch: int = _field("batch size for which learning_rate is stated, in pictures", least=1)
+    batch_size: int = _field("pictures in one step = ranks x micro-batch x accumulation", least=1)
+    micro_batch: int = _field("pictures in memory at once; 0: the whole batch, halved when memory runs out", least=0)
+    momentum: float = _field("momentum of sgd and rmsprop; beta1 of adam and adamw", least=0, below=1)
+    nesterov: bool = _field("Nesterov's form of momentum (sgd)")
+    velocity: str = _field("outside: v = mu v + g, w -= rate v (torch); inside: v = mu v - rate g, w += v (AlexNet)",
                         "outside", "inside")  # fmt: skip
-    beta2: float = _is("beta2 of adam and adamw, alpha of rmsprop, rho of adadelta", least=0, below=1)
-    epsilon: float = _is("added to the denominator by adagrad, adadelta, rmsprop, adam and adamw", above=0)
-    weight_decay: float = _is("factor of the weight decay", least=0)
-    weight_decay_on: str = _is("weights: of convolution and fc layers; all: every trained parameter", "weights", "all")
-    label_smoothing: float = _is("part of the target that is spread over all classes", least=0, below=1)
-    ema: float = _is("decay per step of the averaged weights; 0: none", least=0, below=1)
-    clip_norm: float = _is("largest norm of the gradient; 0: not clipped", least=0)
+    beta2: float = _field("beta2 of adam and adamw, alpha of rmsprop, rho of adadelta", least=0, below=1)
+    epsilon: float = _field("added to the denominator by adagrad, adadelta, rmsprop, adam and adamw", above=0)
+    weight_decay: float = _field("factor of the weight decay", least=0)
+    weight_decay_on: str = _field("weights: of convolution and fc layers; all: all parameters", "weights", "all")
+    label_smoothing: float = _field("part of the target that is spread over all classes", least=0, below=1)
+    ema: float = _field("decay per step of the averaged weights; 0: none", least=0, below=1)
+    clip_norm: float = _field("largest norm of the gradient; 0: not clipped", least=0)
     # selection and test
-    select: str = _is("weights that are kept: of the last step, or of the lowest validation error", "last", "best")
-    protocol: str = _is("protocol of the test at the end", "single", "mirror", "centre", "ten-crop", "multi-scale")
+    select: str = _field("weights that are kept: of the last step, or of the lowest validation error", "last", "best")
+    protocol: str = _field("protocol of the test at the end", "single", "mirror", "centre", "ten-crop", "multi-scale")
     # machine
-    device: str = _is("auto, cpu, cuda, cuda:N or mps")
-    precision: str = _is("arithmetic of the network", "auto", "fp32", "bf16")
-    memory_format: str = _is("order of the tensors in memory", "auto", "contiguous", "channels-last")
-    compile: str = _is("whether the network is compiled", "auto", "yes", "no")
-    threads: int = _is("threads of the arithmetic; 0: chosen", least=0)
-    deterministic: bool = _is("the same bits on every run on the same machine")
-    checkpoint_seconds: float = _is("time between checkpoints, in seconds", above=0)
+    device: str = _field("auto, cpu, cuda, cuda:N or mps")
+    precision: str = _field("arithmetic of the network", "auto", "fp32", "bf16")
+    memory_format: str = _field("order of the tensors in memory", "auto", "contiguous", "channels-last")
+    compile: str = _field("whether the network is compiled", "auto", "yes", "no")
+    threads: int = _field("threads of the arithmetic; 0: chosen", least=0)
+    deterministic: bool = _field("the same bits on every run on the same machine")
+    checkpoint_seconds: float = _field("time between checkpoints, in seconds", above=0)
 
     def __post_init__(self) -> None:
         problems = []
         for name, kind in field_types().items():
             try:
                 object.__setattr__(self, name, values.convert(kind, getattr(self, name)))
-            except values.WrongValue as error:
+            except values.WrongValueError as error:
                 problems.append(f"{name}: {error}")
         if problems:
             raise _bad("the recipe has values of the wrong type", problems)
 
     def to_json(self) -> str:
         """The recipe as JSON, one line a field, in the order of the fields; `from_json` reads it back."""
-        return json.dumps(dataclasses.asdict(self), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+        return json.dumps(dataclasses.asdict(self), indent=2, allow_nan=False) + "\n"
 
     @property
     def hash(self) -> str:
@@ -154,7 +154,7 @@ class Recipe:
         """
         try:
             found, twice = values.read_object(text)
-        except values.WrongValue as error:
+        except values.WrongValueError as error:
             raise _bad(f"{source}: {error}", []) from None
         known = field_types()
         problems = [f"{name}: given twice" for name in twice]
@@ -164,7 +164,7 @@ class Recipe:
         for name in known.keys() & found.keys():
             try:
                 read[name] = values.convert(known[name], found[name])
-            except values.WrongValue as error:
+            except values.WrongValueError as error:
                 problems.append(f"{name}: {error}")
         if problems:
             raise _bad(f"{source}: not a valid recipe ({_count(problems)})", problems)
@@ -214,7 +214,7 @@ def changed(recipe: Recipe, settings: Sequence[str]) -> Recipe:
         else:
             try:
                 new[name] = values.parse(kinds[name], text)
-            except values.WrongValue as error:
+            except values.WrongValueError as error:
                 problems.append(f"{name}: {error}")
                 new[name] = None
     if problems:

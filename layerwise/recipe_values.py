@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import json
 import math
-import types
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args, get_origin
 
 WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 
-class WrongValue(ValueError):
+class WrongValueError(ValueError):
     """A value that its field can't hold; the text says what was expected."""
 
 
@@ -30,24 +30,24 @@ def type_name(kind: Any) -> str:
 
 
 def convert(kind: Any, value: object) -> Any:
-    """`value` as the type `kind`, or WrongValue: a whole number is a number; nothing else is converted."""
+    """`value` as the type `kind`, or WrongValueError: a whole number is a number; nothing else is converted."""
     if get_origin(kind) is tuple:
         if not isinstance(value, list | tuple):
-            raise WrongValue(f"expected a {type_name(kind)}, got {value!r}")
+            raise WrongValueError(f"expected a {type_name(kind)}, got {value!r}")
         parts = get_args(kind)
         if parts[-1] is not ... and len(value) != len(parts):
-            raise WrongValue(f"expected {type_name(kind)}, got {len(value)}")
+            raise WrongValueError(f"expected {type_name(kind)}, got {len(value)}")
         return tuple(convert(parts[0], item) for item in value)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         try:
             value = float(value)
         except OverflowError:
-            raise WrongValue("the number is too large") from None
+            raise WrongValueError("the number is too large") from None
     if type(value) is not kind:
-        raise WrongValue(f"expected {type_name(kind)}, got {value!r}")
+        raise WrongValueError(f"expected {type_name(kind)}, got {value!r}")
     if kind is float:
         if not math.isfinite(value):  # type: ignore[arg-type]
-            raise WrongValue(f"expected a finite number, got {value!r}")
+            raise WrongValueError(f"expected a finite number, got {value!r}")
         return value + 0.0  # type: ignore[operator]  # -0.0 becomes 0.0: equal recipes have equal hashes
     return value
 
@@ -62,14 +62,14 @@ def parse(kind: Any, text: str) -> Any:
         return text
     if kind is bool:
         if text.lower() not in WORDS:
-            raise WrongValue(f"expected true or false, got {text!r}")
+            raise WrongValueError(f"expected true or false, got {text!r}")
         return WORDS[text.lower()]
     try:
         return convert(kind, kind(text.replace("_", "")))
-    except WrongValue:
+    except WrongValueError:
         raise
     except ValueError:
-        raise WrongValue(f"expected {type_name(kind)}, got {text!r}") from None
+        raise WrongValueError(f"expected {type_name(kind)}, got {text!r}") from None
 
 
 def show(value: object) -> str:
@@ -93,25 +93,19 @@ def outside(value: object, metadata: Mapping[str, Any]) -> bool:
     if metadata.get("choices"):
         return any(item not in metadata["choices"] for item in items)
     for item in items:
-        for sign, bad in _SIGNS.items():
+        for sign, holds in _SIGNS.items():
             limit = metadata.get(sign)
-            if limit is not None and bad(item, limit):
+            if limit is not None and not holds(item, limit):
                 return True
     return False
 
 
-_SIGNS = types.MappingProxyType(
-    {
-        "above": lambda item, limit: not item > limit,
-        "least": lambda item, limit: not item >= limit,
-        "below": lambda item, limit: not item < limit,
-        "most": lambda item, limit: not item <= limit,
-    }
-)
+# What an item must do to each limit.
+_SIGNS = {"above": operator.gt, "least": operator.ge, "below": operator.lt, "most": operator.le}
 
 
 def read_object(text: str) -> tuple[dict[str, Any], list[str]]:
-    """The JSON object in `text` and the names that occur twice in it; WrongValue where there is no such object."""
+    """The JSON object in `text` and the names that occur twice in it; WrongValueError where there is no such object."""
     twice: list[str] = []
 
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -122,7 +116,7 @@ def read_object(text: str) -> tuple[dict[str, Any], list[str]]:
     try:
         value = json.loads(text, object_pairs_hook=pairs)
     except (ValueError, RecursionError) as error:
-        raise WrongValue(f"not JSON: {error}") from None
+        raise WrongValueError(f"not JSON: {error}") from None
     if not isinstance(value, dict):
-        raise WrongValue(f"expected a JSON object, got a {type(value).__name__}")
+        raise WrongValueError(f"expected a JSON object, got a {type(value).__name__}")
     return value, twice
