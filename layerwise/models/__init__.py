@@ -1,0 +1,86 @@
+"""The networks by name: `names`, `build`, `published_input`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+
+from layerwise.errors import InputError, nearest
+from layerwise.models import alexnet, lenet, resnet
+from layerwise.models.network import Network
+
+_FAMILIES = (resnet, alexnet, lenet)
+_VARIANTS: dict[str, Callable[..., Network]] = {k: v for family in _FAMILIES for k, v in family.VARIANTS.items()}
+_INPUTS: dict[str, tuple[int, int, int]] = {k: v for family in _FAMILIES for k, v in family.INPUTS.items()}
+
+
+def names() -> tuple[str, ...]:
+    """Every network's name, in the order of the papers' tables."""
+    return tuple(_VARIANTS)
+
+
+def published_input(name: str) -> tuple[int, int, int]:
+    """The input of the paper, (C, H, W). Raises InputError for an unknown name."""
+    _known(name)
+    return _INPUTS[name]
+
+
+def build(name: str, num_classes: int | None = None, in_channels: int | None = None, **arguments: object) -> Network:
+    """The network `name` with random weights, in training mode; None means the paper's own number.
+
+    Further arguments are the numbers that the network's constructor leaves free (AlexNet's `dropout`, the CIFAR
+    networks' `widths`). `architecture` of the result holds the name and all arguments, fit for JSON:
+    build(name, **arguments) gives the same network again. Raises InputError with all that is wrong.
+    """
+    constructor = _known(name)
+    free = _free_arguments(constructor)
+    given = {"num_classes": num_classes, "in_channels": in_channels, **arguments}
+    chosen = {key: value for key, value in given.items() if value is not None}
+    problems = []
+    for key, value in chosen.items():
+        if key not in free:
+            problems.append(f"{key} is not an argument of {name}{nearest(key, free)}")
+        elif (problem := _problem(value, free[key])) is not None:
+            problems.append(f"{key}={value!r}: {problem}")
+    if problems:
+        takes = ", ".join(f"{key} ({default})" for key, default in free.items())
+        raise InputError(f"{name} cannot be built so", mend=f"It takes: {takes}.", details=problems)
+    complete = free | {key: tuple(value) if isinstance(value, list) else value for key, value in chosen.items()}
+    network = constructor(**complete)
+    plain = {key: list(value) if isinstance(value, tuple) else value for key, value in complete.items()}
+    network.architecture = {"name": name, "arguments": plain}
+    return network
+
+
+def _known(name: str) -> Callable[..., Network]:
+    if name not in _VARIANTS:
+        raise InputError(
+            f"{name!r} is not a network of this library{nearest(name, _VARIANTS)}",
+            mend=f"The names are: {', '.join(_VARIANTS)}.",
+        )
+    return _VARIANTS[name]
+
+
+def _free_arguments(constructor: Callable[..., Network]) -> dict[str, object]:
+    """The arguments with a number, or a tuple of numbers, as default."""
+    defaults = {key: parameter.default for key, parameter in inspect.signature(constructor).parameters.items()}
+    free = {"num_classes": defaults.pop("num_classes"), "in_channels": defaults.pop("in_channels")}
+    return free | {key: value for key, value in defaults.items() if _is_free(key, value, constructor)}
+
+
+def _is_free(key: str, value: object, constructor: Callable[..., Network]) -> bool:
+    fixed = getattr(constructor, "keywords", {})
+    return key not in fixed and isinstance(value, int | float | tuple)
+
+
+def _problem(value: object, default: object) -> str | None:
+    """Why `value` cannot stand for `default`, or None."""
+    if isinstance(default, tuple):
+        if not isinstance(value, list | tuple) or len(value) != len(default):
+            return f"expected {len(default)} numbers"
+        return next((f"{one!r}: {why}" for one in value if (why := _problem(one, default[0]))), None)
+    if isinstance(default, int):
+        is_count = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+        return None if is_count else "expected a whole number of at least 1"
+    is_part = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1
+    return None if is_part else "expected a number from 0 up to, but not including, 1"

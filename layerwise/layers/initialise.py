@@ -1,0 +1,59 @@
+"""How weights start. Each function says its paper; all work in place on every convolution and linear layer of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from torch import Tensor, nn
+
+from layerwise.layers.partial import PartialConv2d
+from layerwise.layers.subsampling import Subsampling
+
+
+def he_normal(model: nn.Module) -> None:
+    """Weights ~ N(0, 2 / n) with n = k^2 c, c the *input* channels of a group; biases 0.
+
+    He et al. 2015, "Delving deep into rectifiers", eq. 10 (the forward case; eq. 14 would do as well). Batch
+    normalisation keeps scale 1 and shift 0.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def uniform_by_inputs(model: nn.Module) -> None:
+    """Weights and biases ~ U(-2.4 / F, 2.4 / F) with F the number of inputs of the unit (LeCun et al. 1989 and 1998).
+
+    A unit of a subsampling layer has four inputs.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            _uniform(list(module.parameters(recurse=False)), module.weight[0].numel())
+        elif isinstance(module, Subsampling):
+            _uniform([module.coefficient, module.bias], 4)
+        elif isinstance(module, PartialConv2d):
+            for output, kernels in enumerate(module.kernels()):
+                biases = [] if module.bias is None else [module.bias.detach()[output : output + 1]]
+                _uniform([kernels, *biases], kernels.numel())
+
+
+def normal_by_inputs(model: nn.Module) -> None:
+    """Weights ~ N(0, 1 / F) with F the number of inputs of the unit; biases 0.
+
+    LeCun, Bottou, Orr, Mueller 1998, "Efficient BackProp", eq. 16, made for the scaled tanh.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.normal_(module.weight, std=module.weight[0].numel() ** -0.5)
+        elif isinstance(module, PartialConv2d):
+            for kernels in module.kernels():
+                nn.init.normal_(kernels, std=kernels.numel() ** -0.5)
+        if isinstance(module, nn.Conv2d | nn.Linear | PartialConv2d) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def _uniform(tensors: Iterable[Tensor], inputs: int) -> None:
+    for tensor in tensors:
+        nn.init.uniform_(tensor, -2.4 / inputs, 2.4 / inputs)
