@@ -1,0 +1,157 @@
+"""Device, precision, memory format, threads, determinism: chosen from the machine, stated, and fixed for a run."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import platform
+import subprocess
+from contextlib import AbstractContextManager, nullcontext
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from layerwise.errors import InputError, MachineError
+from layerwise.recipe import Recipe
+
+PACKAGES = ("layerwise", "torch", "numpy", "pillow", "scipy", "safetensors")
+
+
+def cores() -> int:
+    """The processor cores this process may use: its affinity, and the quota of its control group where one is set."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = Path("/sys/fs/cgroup/cpu.max")
+    if quota.exists():
+        limit, period = quota.read_text().split()
+        if limit != "max":
+            count = min(count, max(1, round(int(limit) / int(period))))
+    return count
+
+
+def cpu_computes_bf16() -> bool:
+    """Whether the processor multiplies bfloat16 natively (AVX512-BF16 or AMX). Others emulate it, slower than fp32."""
+    information = Path("/proc/cpuinfo")
+    if not information.exists():
+        return False
+    return any(flag in information.read_text() for flag in (" avx512_bf16", " amx_bf16"))
+
+
+def cpu_name() -> str:
+    """The processor's model name, or the architecture's where the system does not tell it."""
+    information = Path("/proc/cpuinfo")
+    if information.exists():
+        for line in information.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def _device(wanted: str) -> torch.device:
+    have = ["cpu"]
+    if torch.cuda.is_available():
+        have += [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    if torch.backends.mps.is_available():
+        have.append("mps")
+    if wanted == "auto":
+        return torch.device(have[1] if len(have) > 1 else "cpu")
+    name = "cuda:0" if wanted == "cuda" else wanted
+    if name not in have:
+        reason = f"torch {torch.__version__} sees these devices: {', '.join(have)}"
+        if name.startswith("cuda") and torch.version.cuda is None:
+            reason += "; this torch is built without CUDA"
+        raise MachineError(
+            f"device={wanted}: not available", reason + ".", "Choose one of them with --set device=..., or device=auto."
+        )
+    return torch.device(name)
+
+
+def resolve(recipe: Recipe) -> Recipe:
+    """The recipe with every `auto` of the machine's fields replaced by what this machine is best served with.
+
+    CPUs with AVX512-BF16 or AMX: channels-last and bf16 autocast; other CPUs channels-last in fp32. CUDA:
+    channels-last, bf16, compiled. MPS: contiguous fp32. Raises MachineError for a device that is not there.
+    """
+    device = _device(recipe.device)
+    bf16 = device.type == "cuda" or (device.type == "cpu" and cpu_computes_bf16())
+    chosen: dict[str, Any] = {"device": str(device)}
+    if recipe.precision == "auto":
+        chosen["precision"] = "bf16" if bf16 else "fp32"
+    if recipe.memory_format == "auto":
+        chosen["memory_format"] = "contiguous" if device.type == "mps" else "channels-last"
+    if recipe.compile == "auto":
+        chosen["compile"] = "yes" if device.type == "cuda" else "no"
+    if recipe.threads == 0:
+        chosen["threads"] = cores()
+    if recipe.micro_batch == 0:
+        chosen["micro_batch"] = recipe.batch_size
+    return dataclasses.replace(recipe, **chosen)
+
+
+def prepare(recipe: Recipe) -> torch.device:
+    """Pins threads and determinism for the process as the resolved recipe says; returns the device."""
+    if "auto" in (recipe.device, recipe.precision, recipe.memory_format, recipe.compile) or recipe.threads == 0:
+        raise InputError("recipe: device, precision, memory_format, compile or threads is still 'auto'",
+                         "A run states what it ran with.", "Pass it through hardware.resolve(recipe) first.")
+    torch.set_num_threads(recipe.threads)
+    if recipe.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(recipe.deterministic)
+    # Filling fresh memory with NaN would find reads of uninitialised values, at the price of touching every buffer.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    torch.backends.cudnn.benchmark = not recipe.deterministic
+    return torch.device(recipe.device)
+
+
+def memory_format(recipe: Recipe) -> torch.memory_format:
+    """torch's name of the recipe's memory format."""
+    return torch.channels_last if recipe.memory_format == "channels-last" else torch.contiguous_format
+
+
+def autocast(recipe: Recipe) -> AbstractContextManager[object]:
+    """The context in which forward passes run: bf16 autocast, or nothing in fp32."""
+    if recipe.precision == "bf16":
+        return torch.autocast(torch.device(recipe.device).type, dtype=torch.bfloat16)
+    return nullcontext()
+
+
+def versions() -> dict[str, str]:
+    """Python, the packages a number depends on, and the code's revision where it runs from a git checkout."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "not installed as a package"
+    found["code"] = _revision()
+    return found
+
+
+def _revision() -> str:
+    root = Path(__file__).parent.parent
+    if not (root / ".git").exists():
+        return "not from a git checkout"
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return "unknown: git could not tell"
+    return done.stdout.strip()
+
+
+def describe(recipe: Recipe) -> dict[str, Any]:
+    """What a resolved recipe runs on: device, processor, cores, threads, precision, instruction set."""
+    device = torch.device(recipe.device)
+    return {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "cpu": cpu_name(),
+        "cores": cores(),
+        "threads": recipe.threads,
+        "precision": recipe.precision,
+        "memory_format": recipe.memory_format,
+        "compile": recipe.compile,
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "deterministic": recipe.deterministic,
+        "system": f"{platform.system()} {platform.machine()}",
+    }

@@ -1,0 +1,95 @@
+"""What stands before the first step: options, data with the held-out part, the record of the run, the banner."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from layerwise import console, hardware, models, rundir
+from layerwise.data import DataOptions, open_data
+from layerwise.data.loader import epoch_batches, epoch_order
+from layerwise.data.source import DataSet, hold_out
+from layerwise.recipe import Recipe
+from layerwise.training import Training
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What is not of the recipe: places, permissions and how much is said."""
+
+    out: Path | None = None
+    data_dir: Path | None = None
+    offline: bool = False
+    quiet: bool = False
+    confirmed: bool = False
+    accept_data_change: bool = False
+    settings: tuple[str, ...] = ()
+
+
+def say(options: RunOptions, line: str) -> None:
+    """Tells the reader a line, unless the run is quiet."""
+    if not options.quiet:
+        console.note(line)
+
+
+def open_split(recipe: Recipe, options: RunOptions) -> DataSet:
+    """Opens the recipe's data; holds out validation pictures where it has no such split and the recipe wants one."""
+    data = open_data(recipe.data, DataOptions(
+        options.data_dir, recipe.split, recipe.seed, options.offline, recipe.exif, recipe.max_pixels,
+        recipe.bad_images))
+    for line in data.notes:
+        say(options, line)
+    if data.val is None and recipe.validation > 0:
+        train_part, val_part = hold_out(data.train, recipe.validation, recipe.seed)
+        data = dataclasses.replace(data, train=train_part, val=val_part)
+    return data
+
+
+def record_of(training: Training, data: DataSet, doubts: list[str]) -> dict[str, Any]:
+    """The record run.json at the start: versions, hardware, data with fingerprint and counts, network with cost."""
+    recipe, preprocess = training.recipe, training.preprocess
+    cost = models.cost(training.model, (preprocess.channels, preprocess.size, preprocess.size))
+    counts = {part: 0 if samples is None else len(samples)
+              for part, samples in (("train", data.train), ("val", data.val), ("test", data.test))}
+    per_class = [int((data.train.labels == label).sum()) for label in range(len(data.train.class_names))]
+    return {
+        "format": rundir.FORMAT, "name": training.run.name, "started": rundir.now(), "state": "running",
+        "finished": None, "seconds": 0.0, "versions": hardware.versions(), "hardware": hardware.describe(recipe),
+        "data": {"name": data.name, "fingerprint": fingerprints(data), "counts": counts,
+                 "class_names": list(data.train.class_names), "class_counts": per_class, "notes": list(data.notes)},
+        "model": {"name": recipe.network, "parameters": cost.parameters, "multiply_adds": cost.multiply_adds,
+                  "input": [preprocess.channels, preprocess.size, preprocess.size]},
+        "branches": [], "notes": list(doubts),
+    }
+
+
+def fingerprints(data: DataSet) -> dict[str, str]:
+    """The fingerprint of each split, by its name."""
+    parts = {"train": data.train, "val": data.val, "test": data.test}
+    return {name: samples.fingerprint for name, samples in parts.items() if samples is not None}
+
+
+def banner(training: Training) -> list[str]:
+    """What is about to happen, in numbers: network, data, batch, rate, updates, groups of parameters, machine."""
+    recipe = training.recipe
+    total = training.schedule.total_samples
+    accumulate = math.ceil(recipe.batch_size / training.position.micro_batch)
+    batches = len(epoch_batches(epoch_order(training.train, recipe, 0), recipe.batch_size))
+    held = "none" if training.val is None else f"{len(training.val)}"
+    lines = [
+        f"{recipe.network}, {sum(p.numel() for p in training.model.parameters()):,} parameters, on {recipe.data}: "
+        f"{len(training.train)} pictures in {len(training.train.class_names)} classes, {held} held out for validation",
+        f"global batch {recipe.batch_size} = 1 process x {training.position.micro_batch} x accumulate {accumulate}; "
+        f"learning rate {recipe.learning_rate:g} x {recipe.batch_size}/{recipe.reference_batch} = "
+        f"{recipe.learning_rate * recipe.batch_size / recipe.reference_batch:g}; "
+        f"{total / len(training.train):.4g} epochs = {round(total / len(training.train) * batches)} updates",
+        f"{recipe.device}, {recipe.threads} threads, {recipe.precision}, {recipe.memory_format}, seed {recipe.seed}, "
+        f"{'deterministic' if recipe.deterministic else 'not deterministic'}; recipe {recipe.hash[:12]}",
+    ]
+    if recipe.freeze or recipe.slow:
+        lines += [f"group {group['label']}: {len(group['params'])} entries, learning rate x {group['factor']:g}"
+                  for group in training.groups]
+    return lines

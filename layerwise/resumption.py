@@ -1,0 +1,58 @@
+"""What may differ when a run goes on: changed data is refused, another machine is noted, fields change by a branch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from layerwise import checkpoint, hardware, rundir
+from layerwise.data.source import DataSet
+from layerwise.errors import InputError
+from layerwise.preparation import RunOptions, fingerprints
+from layerwise.recipe import Recipe, changed, check
+
+IMPOSSIBLE = ("network", "data", "split", "validation", "seed", "start_from", "channels", "input_size", "mean", "std",
+              "resize", "resize_to", "interpolation", "exif", "optimiser", "name")
+
+
+def differences(recipe: Recipe, record: dict[str, Any], data: DataSet, options: RunOptions) -> list[str]:
+    """What differs from the start of the run: changed data is refused, the rest makes the run not bit-exact."""
+    found, kept = fingerprints(data), record["data"]["fingerprint"]
+    moved = [f"{name}: {kept.get(name, 'none')[:12]} at the start, {found.get(name, 'none')[:12]} now"
+             for name in sorted(found.keys() | kept.keys()) if found.get(name) != kept.get(name)]
+    if moved and not options.accept_data_change:
+        raise InputError(
+            f"{recipe.data}: the data changed since the run began", "A resumed run would not be the one that began.",
+            "Put the data back, or go on with --accept-data-change, which is recorded.", moved)
+    notes = [f"not bit-exact: the data changed ({line})" for line in moved]
+    now, then = hardware.describe(recipe), record["hardware"]
+    notes += [f"not bit-exact: {key} was {then.get(key)}, is {now[key]}"
+              for key in ("device", "cpu", "cpu_capability", "threads") if then.get(key) != now[key]]
+    versions = hardware.versions()
+    notes += [f"not bit-exact: {key} was {record['versions'].get(key)}, is {versions[key]}"
+              for key in ("torch", "numpy", "pillow", "scipy", "code") if record["versions"].get(key) != versions[key]]
+    if recipe.threads > hardware.cores():
+        notes.append(f"slow: {recipe.threads} threads as at the start, on {hardware.cores()} cores")
+    return notes
+
+
+def branch(run: Path, recipe: Recipe, record: dict[str, Any], settings: tuple[str, ...],
+            generation: checkpoint.Generation | None) -> Recipe:
+    """Changes fields of a run's recipe from here on: written down as a branch, the recipe before it kept beside."""
+    branched = hardware.resolve(changed(recipe, settings))
+    before, after = json.loads(recipe.to_json()), json.loads(branched.to_json())
+    moved = {name: [before[name], after[name]] for name in after if before[name] != after[name]}
+    refused = [f"{name}: {old!r} to {new!r}" for name, (old, new) in moved.items() if name in IMPOSSIBLE]
+    if refused:
+        raise InputError(f"{run}: these fields can't change within a run", "The checkpoint would not fit.",
+                         "Start a new run with them.", refused)
+    check(branched)
+    samples = generation.state["position"]["samples"] if generation else 0
+    branches = [*record["branches"], {"samples": samples, "changed": moved}]
+    checkpoint.replace_durably(run / f"recipe-before-branch-{len(branches)}.json", recipe.to_json().encode())
+    checkpoint.replace_durably(run / rundir.RECIPE, branched.to_json().encode())
+    rundir.update_run(run, {"branches": branches})
+    rundir.add_notes(run, *(f"branch at {samples} samples: {name} {old!r} to {new!r}"
+                            for name, (old, new) in moved.items()))
+    return branched

@@ -1,0 +1,142 @@
+"""A run's directory: made once, never reused or emptied; its records are read and written here."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from layerwise.checkpoint import fsync_directory, replace_durably
+from layerwise.data.source import DataSet, Samples
+from layerwise.errors import InputError
+from layerwise.recipe import Recipe
+
+FORMAT = 1
+RECIPE, RUN, METRICS, SPEED, CHECKPOINTS = "recipe.json", "run.json", "metrics.jsonl", "speed.jsonl", "checkpoints"
+
+
+def create(recipe: Recipe, out: Path | None) -> Path:
+    """Makes a new directory: `out`, or `runs/<data>-<network>-seed<seed>` with the first free number behind it.
+
+    Raises InputError where `out` exists and is not empty.
+    """
+    if out is not None:
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise InputError(
+                f"{out}: exists and is not empty",
+                "A run never writes over an earlier one.",
+                f"Continue it with: layerwise resume {out} - or choose another name with --out, or move it aside.",
+            )
+        out.mkdir(parents=True, exist_ok=True)
+        return out
+    data = re.sub(r"[^\w.-]+", "-", Path(recipe.data).stem or "data").strip("-") or "data"
+    number = 1
+    while True:
+        suffix = "" if number == 1 else f"-{number}"
+        directory = Path("runs") / f"{data}-{recipe.network}-seed{recipe.seed}{suffix}"
+        try:
+            directory.mkdir(parents=True)
+        except FileExistsError:
+            number += 1
+            continue
+        return directory
+
+
+def read_recipe(run: Path) -> Recipe:
+    """The recipe of a run. Raises InputError where `run` is not a run's directory."""
+    path = run / RECIPE
+    if not path.is_file():
+        raise InputError(f"{run}: not a run (it has no {RECIPE})", mend="Name a directory that layerwise train made.")
+    return Recipe.from_json(path.read_text("utf-8"), str(path))
+
+
+def write_json(path: Path, contents: dict[str, Any]) -> None:
+    """Writes JSON atomically, readable for people."""
+    replace_durably(path, (json.dumps(contents, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode())
+
+
+def read_run(run: Path) -> dict[str, Any]:
+    """The record run.json. Raises InputError where it is missing or not JSON."""
+    path = run / RUN
+    try:
+        record = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: missing", mend="Name a directory that layerwise train made.") from None
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON ({error})") from None
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        raise InputError(f"{path}: format {record.get('format') if isinstance(record, dict) else None!r}, "
+                         f"expected {FORMAT}", mend="Read it with the version that wrote it.")
+    return record
+
+
+def update_run(run: Path, changes: dict[str, Any]) -> None:
+    """Changes some fields of run.json."""
+    write_json(run / RUN, read_run(run) | changes)
+
+
+def add_notes(run: Path, *notes: str) -> None:
+    """Adds notes for the closing summary and the report; each is kept once."""
+    record = read_run(run)
+    write_json(run / RUN, record | {"notes": list(dict.fromkeys([*record["notes"], *notes]))})
+
+
+def now() -> str:
+    """The time in UTC, to the second. For people to read: nothing is computed from it."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def write_splits(run: Path, data: DataSet) -> None:
+    """Writes which picture is in which split, and its label, as `data/<split>.csv`."""
+    (run / "data").mkdir()
+    for samples in (data.train, data.val, data.test):
+        if samples is not None:
+            replace_durably(run / "data" / f"{samples.name}.csv", _split_csv(samples).encode())
+
+
+def _split_csv(samples: Samples) -> str:
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(["id", "label"])
+    rows.writerows((name, samples.class_names[label]) for name, label in zip(samples.ids, samples.labels, strict=True))
+    return text.getvalue()
+
+
+class Lines:
+    """An append-only file of JSON lines, cut back to where a checkpoint was when a run resumes."""
+
+    def __init__(self, path: Path, size: int = 0) -> None:
+        self.path = path
+        self._file = open(path, "ab")  # noqa: SIM115 - open for the length of a run
+        if self._file.tell() < size:
+            raise InputError(f"{path}: {self._file.tell()} bytes, the checkpoint knows of {size}",
+                             "Lines of the record were lost, so the resumed run would not be the whole one.")
+        self._file.truncate(size)
+
+    def write(self, line: dict[str, Any]) -> None:
+        """Appends one line."""
+        self._file.write((json.dumps(line, allow_nan=False) + "\n").encode())
+        self._file.flush()
+
+    def sync(self) -> int:
+        """Makes all lines durable; returns the file's size in bytes."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        fsync_directory(self.path.parent)
+        return self._file.tell()
+
+    def close(self) -> None:
+        """Flushes and closes the file."""
+        self._file.close()
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """All whole lines of a file of JSON lines; a last line cut off by a kill is left out."""
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_bytes().split(b"\n")[:-1]]

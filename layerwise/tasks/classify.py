@@ -1,0 +1,60 @@
+"""Classification: one label a picture, cross-entropy, and the error rate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+Batch = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Classify:
+    """Softmax cross-entropy over classes.
+
+    `label_smoothing` is epsilon of Szegedy et al. 2016, section 7; `class_weights` (C numbers of mean 1 over the
+    training pictures, or none) weigh each picture's loss by its class.
+    """
+
+    label_smoothing: float = 0.0
+    class_weights: tuple[float, ...] = ()
+
+    def loss(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """The mean loss of a batch and the number of its errors.
+
+        `batch`: `image` (N, C, H, W), `label` (N); mixed pictures (Zhang et al. 2018) also `label_b` (N) and
+        `weight` (N), the part of the first label. Of mixed pictures no errors are counted: they have two labels.
+        """
+        logits = model(batch["image"]).float()
+        losses = self._losses(logits, batch["label"])
+        if "label_b" in batch:
+            weight = batch["weight"]
+            losses = weight * losses + (1 - weight) * self._losses(logits, batch["label_b"])
+            return {"loss": losses.mean()}
+        return {"loss": losses.mean(), "errors": (logits.argmax(1) != batch["label"]).sum()}
+
+    def _losses(self, logits: Tensor, labels: Tensor) -> Tensor:
+        losses = cross_entropy(logits, labels, label_smoothing=self.label_smoothing, reduction="none")
+        if self.class_weights:
+            losses = losses * losses.new_tensor(self.class_weights)[labels]
+        return losses
+
+    def evaluate(self, model: nn.Module, batches: Iterable[Batch]) -> dict[str, float]:
+        """Error rate and mean cross-entropy (no smoothing, no weights), summed over samples.
+
+        Raises ZeroDivisionError for no samples: an error rate of nothing is not a number.
+        """
+        errors, loss, samples = 0, 0.0, 0
+        with torch.inference_mode():
+            for batch in batches:
+                logits = model(batch["image"]).float()
+                labels = batch["label"]
+                errors += int((logits.argmax(1) != labels).sum())
+                loss += float(cross_entropy(logits.double(), labels, reduction="sum"))
+                samples += len(labels)
+        return {"error": errors / samples, "loss": loss / samples}

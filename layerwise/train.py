@@ -1,0 +1,310 @@
+"""Training: `train(recipe)` makes a run and goes through the loop; `resume(run)` goes on where its checkpoint is.
+
+There is one loop. Schedule, precision, averaging, evaluation and checkpoints are visible lines of it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from layerwise import checkpoint, console, hardware, modelfile, models, rundir, transfer
+from layerwise.data.augment import fit_colour
+from layerwise.data.loader import epoch_batches, epoch_order, plain_batches, training_batches
+from layerwise.data.preprocess import fit_preprocess
+from layerwise.errors import InputError, Interrupted, MachineError
+from layerwise.failure import stop_before_step
+from layerwise.optimiser import clip_gradients, keep_frozen_statistics, set_rate
+from layerwise.preparation import RunOptions, banner, open_split, record_of, say
+from layerwise.randomness import derived_seed
+from layerwise.recipe import Recipe, check
+from layerwise.resumption import branch, differences
+from layerwise.signals import Signals
+from layerwise.training import Training, assemble, checkpoint_size, note, read_input, restore, save, thaw, write_input
+
+LINES_PER_EPOCH = 10
+
+
+def train(recipe: Recipe, options: RunOptions = RunOptions()) -> Path:  # noqa: B008 - frozen
+    """Trains as `recipe` says in a new directory; returns it, with the model file in it.
+
+    Raises InputError for what does not fit (before anything is written), MachineError, ToleranceError for a
+    non-finite number, Interrupted after Ctrl-C or SIGTERM with everything saved.
+    """
+    recipe = hardware.resolve(recipe)
+    check(recipe)
+    data = open_split(recipe, options)
+    source = modelfile.read(recipe.start_from) if recipe.start_from else None
+    preprocess = source.preprocess if source else fit_preprocess(data.train, recipe)
+    recipe = dataclasses.replace(recipe, channels=preprocess.channels, input_size=preprocess.size)
+    doubts = models.check_input(recipe.network, recipe.channels, recipe.input_size, len(data.train.class_names))
+    if doubts and not options.confirmed:
+        raise InputError(doubts[0], mend="Take that network, or continue with --yes.", details=doubts[1:])
+    colour = fit_colour(data.train, preprocess) if recipe.colour == "pca" else None
+
+    run = rundir.create(recipe, options.out)
+    training = assemble(run, recipe, data, preprocess, colour)
+    checkpoint.require_space(run, 2 * checkpoint_size(training))
+    if source:
+        report = transfer.start_from(training.model, data.train.class_names, source)
+        if training.average:
+            training.average.restart(training.model)
+        for line in report.lines():
+            say(options, line)
+        rundir.write_json(run / "load-report.json", dataclasses.asdict(report))
+    write_input(run, preprocess, colour)
+    rundir.write_splits(run, data)
+    checkpoint.replace_durably(run / rundir.RECIPE, recipe.to_json().encode())
+    rundir.write_json(run / rundir.RUN, record_of(training, data, doubts))
+    return _finish(training, options)
+
+
+def resume(run: Path, options: RunOptions = RunOptions()) -> Path:  # noqa: B008 - frozen
+    """Goes on from the newest sound checkpoint of `run`; the end is byte-identical to that of an uninterrupted run.
+
+    What differs from the machine and data it started with is refused, or noted as not bit-exact.
+    """
+    recipe, record = rundir.read_recipe(run), rundir.read_run(run)
+    generation, damaged = checkpoint.newest(run / rundir.CHECKPOINTS)
+    for problem in damaged:
+        say(options, f"skipped a damaged checkpoint: {problem}")
+    if record["state"] == "finished" and not options.settings:
+        raise InputError(f"{run}: finished after {recipe.duration:g} {recipe.unit}",
+                         mend=f"To train on: layerwise resume {run} --set duration={2 * recipe.duration:g}")
+    if options.settings:
+        recipe = branch(run, recipe, record, options.settings, generation)
+    preprocess, colour = read_input(run)
+    data = open_split(recipe, options)
+    changes = differences(recipe, record, data, options)
+    training = assemble(run, recipe, data, preprocess, colour)
+    if generation is not None:
+        restore(training, generation)
+    elif recipe.start_from:
+        transfer.start_from(training.model, data.train.class_names, modelfile.read(recipe.start_from))
+        if training.average:
+            training.average.restart(training.model)
+    for text in [*changes, *(f"skipped a damaged checkpoint: {problem}" for problem in damaged)]:
+        note(training, text)
+    rundir.update_run(run, {"state": "running"})
+    say(options, f"resuming {run} at step {training.position.step}, {training.progress:.2f} {recipe.unit}")
+    return _finish(training, options)
+
+
+def _finish(training: Training, options: RunOptions) -> Path:
+    """Runs the loop to its end, writes the model file and closes the record."""
+    run, started = training.run, time.monotonic()
+    for line in banner(training):
+        say(options, line)
+    state = "failed"
+    try:
+        with Signals() as signals:
+            loop(training, signals, options)
+        if signals.received is not None and not training.schedule.finished(training.position.samples):
+            state = "interrupted"
+            raise Interrupted(
+                f"{run}: stopped at step {training.position.step} with everything saved",
+                f"Continue with: layerwise resume {run}",
+                signals.exit_code,
+            )
+        _write_model(training)
+        state = "finished"
+    except KeyboardInterrupt:
+        state = "interrupted"
+        raise Interrupted(f"{run}: stopped at once; the last checkpoint is untouched",
+                          f"Continue with: layerwise resume {run}") from None
+    finally:
+        training.metrics.close()
+        training.speed.close()
+        record = rundir.read_run(run)
+        seconds = record["seconds"] + time.monotonic() - started
+        rundir.update_run(run, {"state": state, "finished": rundir.now(), "seconds": round(seconds, 1)})
+        rundir.add_notes(run, *training.notes)
+    return run
+
+
+def loop(training: Training, signals: Signals, options: RunOptions) -> None:
+    """The training loop: batches, gradients, step; records, evaluations and checkpoints as they fall due."""
+    recipe, position, schedule = training.recipe, training.position, training.schedule
+    saved = time.monotonic()
+    while not schedule.finished(position.samples):
+        order = epoch_order(training.train, recipe, position.epoch)
+        sizes = [len(part) for part in epoch_batches(order, recipe.batch_size)]
+        every = max(1, len(sizes) // LINES_PER_EPOCH)
+        training.model.train()
+        keep_frozen_statistics(training.model, recipe)
+        started, images, waited = time.monotonic(), 0, 0.0
+        for batch, wait in _timed(training_batches(
+                training.train, recipe, training.preprocess, position.epoch, position.batch, training.colour)):
+            waited += wait
+            rate = schedule.rate(position.samples)
+            set_rate(training.optimiser, rate)
+            torch.manual_seed(derived_seed(recipe.seed, "step", position.step))  # dropout's masks
+            sums = gradients(training, batch)
+            if not (math.isfinite(sums["loss"]) and math.isfinite(sums["norm"])):
+                stop_before_step(training, batch, sums["loss"], sums["norm"])
+            training.optimiser.step()
+            if training.average:
+                training.average.update(training.model)
+
+            before = training.progress
+            position.samples += sizes[position.batch]
+            position.batch += 1
+            position.step += 1
+            position.unread += len(batch["bad"])
+            position.window_loss += sums["loss"]
+            position.window_errors += int(sums["errors"])
+            position.window_samples += len(batch["label"])
+            if recipe.mixup == 0:
+                schedule.observe_training_error(position.samples, sums["errors"] / max(1, len(batch["label"])))
+            images += len(batch["label"])
+            ended = schedule.finished(position.samples)
+            if position.batch % every == 0 or position.batch == len(sizes) or ended:
+                _write_line(training, rate)
+                _show(training, images / (time.monotonic() - started), options)
+            if training.val is not None and (
+                    ended or math.floor(training.progress / recipe.evaluate_every)
+                    > math.floor(before / recipe.evaluate_every)):
+                _validate(training, options)
+                training.model.train()
+                keep_frozen_statistics(training.model, recipe)
+                ended = schedule.finished(position.samples)
+            if recipe.unfreeze_at and before < recipe.unfreeze_at <= training.progress:
+                say(options, f"{len(thaw(training))} entries learn from now on")
+                keep_frozen_statistics(training.model, recipe)
+            if ended or signals.received is not None or time.monotonic() - saved > recipe.checkpoint_seconds:
+                save(training)
+                saved = time.monotonic()
+            if ended or signals.received is not None:
+                return
+        position.epoch += 1
+        position.batch = 0
+        training.speed.write({
+            "step": position.step, "seconds": round(time.monotonic() - started, 3),
+            "images_per_second": round(images / (time.monotonic() - started), 1),
+            "data_wait": round(waited / (time.monotonic() - started), 4),
+        })
+
+
+def gradients(training: Training, batch: dict[str, Any]) -> dict[str, float]:
+    """Sums the gradients of a global batch over its micro-batches; returns `loss` (summed), `errors` and `norm`.
+
+    Each picture weighs the same, so the gradient is that of the mean over the global batch whatever the micro-batch.
+    Where memory runs out the micro-batch is halved and the same batch begins again, from the same statistics. Where a
+    number is not finite the statistics of batch normalisation are put back too.
+    """
+    model, position = training.model, training.position
+    buffers = list(model.buffers())
+    kept = [buffer.clone() for buffer in buffers]
+    count = len(batch["label"])
+    while True:
+        training.optimiser.zero_grad(set_to_none=True)
+        sums = {"loss": 0.0, "errors": 0.0}
+        try:
+            for part in torch.arange(count).tensor_split(math.ceil(count / position.micro_batch)):
+                micro = _to_device(training, batch, slice(int(part[0]), int(part[-1]) + 1))
+                with hardware.autocast(training.recipe):
+                    losses = training.task.loss(training.forward, micro)
+                (losses["loss"] * (len(part) / count)).backward()
+                sums["loss"] += float(losses["loss"].detach()) * len(part)
+                sums["errors"] += float(losses.get("errors", 0))
+            sums["norm"] = float(clip_gradients(list(model.parameters()), training.recipe.clip_norm))
+            if not all(math.isfinite(value) for value in sums.values()):
+                torch._foreach_copy_(buffers, kept)
+            return sums
+        except RuntimeError as error:
+            if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+                raise
+            torch._foreach_copy_(buffers, kept)
+            if position.micro_batch == 1:
+                raise MachineError("one picture at a time does not fit into memory",
+                                   mend="Choose a smaller network or input_size.") from error
+        position.micro_batch = math.ceil(min(position.micro_batch, count) / 2)
+        note(training, f"memory ran out: from step {position.step} on micro-batches of {position.micro_batch}; "
+                       "batch normalisation takes its statistics over those")
+
+
+def _to_device(training: Training, batch: dict[str, Any], part: slice) -> dict[str, Tensor]:
+    moved = {name: value[part].to(training.device, non_blocking=True)
+             for name, value in batch.items() if isinstance(value, Tensor)}
+    moved["image"] = moved["image"].contiguous(memory_format=hardware.memory_format(training.recipe))
+    return moved
+
+
+def _timed(batches: Iterator[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], float]]:
+    """Each batch with the seconds that were waited for it."""
+    while True:
+        started = time.monotonic()
+        try:
+            batch = next(batches)
+        except StopIteration:
+            return
+        yield batch, time.monotonic() - started
+
+
+def _write_line(training: Training, rate: float) -> None:
+    """Writes the training loss and error since the line before; with mixed pictures the error is undefined."""
+    position = training.position
+    count = max(1, position.window_samples)
+    error = None if training.recipe.mixup > 0 else position.window_errors / count
+    loss = position.window_loss / count
+    training.metrics.write({
+        "kind": "train", "step": position.step, "samples": position.samples,
+        "epoch": position.samples / len(training.train), "loss": loss, "error": error, "learning_rate": rate,
+    })
+    chance = math.log(len(training.train.class_names))
+    if position.samples > len(training.train) and abs(loss - chance) < 0.002 * chance:
+        note(training, f"the loss stays at {loss:.3f}, that of guessing: look at learning_rate and at the labels")
+    position.window_loss, position.window_errors, position.window_samples = 0.0, 0, 0
+
+
+def _validate(training: Training, options: RunOptions) -> None:
+    """Evaluates on the validation split, tells the schedule, and keeps the best weights where the recipe asks."""
+    assert training.val is not None
+    recipe, position = training.recipe, training.position
+    model = training.evaluated()
+    batches = (_to_device(training, batch, slice(None))
+               for batch in plain_batches(training.val, training.preprocess, max(256, position.micro_batch)))
+    with hardware.autocast(recipe):
+        found = training.task.evaluate(model, batches)
+    training.metrics.write({
+        "kind": "val", "step": position.step, "samples": position.samples,
+        "epoch": position.samples / len(training.train), "loss": found["loss"], "error": found["error"],
+        "learning_rate": training.schedule.rate(position.samples),
+    })
+    training.schedule.observe_validation_error(position.samples, found["error"])
+    if position.best_error is None or found["error"] < position.best_error:
+        position.best_error, position.best_step = found["error"], position.step
+        if recipe.select == "best":
+            training.best = {name: tensor.detach().clone() for name, tensor in training.current().items()}
+    say(options, f"{training.progress:8.2f} {recipe.unit}  step {position.step}  "
+                  f"validation error {100 * found['error']:.2f} %  loss {found['loss']:.4f}")
+
+
+def _write_model(training: Training) -> None:
+    """Writes the selected weights as the run's model file. It holds no time, so equal runs write equal files."""
+    recipe, position = training.recipe, training.position
+    training.model.load_state_dict(training.selected())
+    best = recipe.select == "best" and bool(training.best)
+    record = rundir.read_run(training.run)
+    provenance = {
+        "selected": f"best validation error, step {position.best_step}" if best else f"last step, {position.step}",
+        "data": {key: record["data"][key] for key in ("name", "fingerprint")},
+        "versions": record["versions"],
+        "notes": training.notes,
+    }
+    modelfile.write(training.run / modelfile.NAME, modelfile.ModelFile(
+        training.model, training.train.class_names, training.preprocess, recipe, [], provenance))
+
+
+def _show(training: Training, speed: float, options: RunOptions) -> None:
+    left = (training.schedule.total_samples - training.position.samples) / max(speed, 1e-9)
+    if not options.quiet:
+        console.Progress.line(f"{training.progress:.2f} of {training.recipe.duration:g} {training.recipe.unit}  "
+                              f"{speed:.0f} images/s  {console.duration(left)} left")

@@ -1,0 +1,241 @@
+"""The state of a training: what it consists of, how it is put together, saved as a generation and restored."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import errno
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from layerwise import checkpoint, hardware, models, rundir
+from layerwise.average import Average
+from layerwise.data.augment import Colour
+from layerwise.data.loader import class_weights, epoch_batches, epoch_order
+from layerwise.data.preprocess import Preprocess
+from layerwise.data.source import DataSet, Samples
+from layerwise.errors import InputError
+from layerwise.optimiser import (
+    build_optimiser,
+    freeze,
+    optimiser_tensors,
+    parameter_groups,
+    restore_optimiser,
+    unfreeze,
+)
+from layerwise.randomness import derived_seed
+from layerwise.recipe import Recipe
+from layerwise.schedule import Schedule
+from layerwise.tasks.classify import Classify
+
+
+@dataclass
+class Position:
+    """Where a training is, and what it has summed up since the last line of its record. All of it is JSON.
+
+    `batch` counts within the epoch; `samples` counts pictures since the start. `window_errors` is None where errors
+    are not counted (mixed pictures have two labels).
+    """
+
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    samples: int = 0
+    window_loss: float = 0.0
+    window_errors: int = 0
+    window_samples: int = 0
+    best_error: float | None = None
+    best_step: int = 0
+    metrics_bytes: int = 0
+    micro_batch: int = 0
+    unread: int = 0
+
+
+@dataclass
+class Training:
+    """All that one loop needs. Everything that changes is in `model`, `optimiser`, `average`, `schedule`, `position`
+    and `best`; the rest is a function of the recipe and the data."""
+
+    run: Path
+    recipe: Recipe
+    device: torch.device
+    train: Samples
+    val: Samples | None
+    preprocess: Preprocess
+    colour: Colour | None
+    task: Classify
+    model: nn.Module
+    forward: Callable[..., Any]
+    optimiser: torch.optim.Optimizer
+    groups: list[dict[str, Any]]
+    average: Average | None
+    schedule: Schedule
+    position: Position
+    best: dict[str, Tensor]
+    metrics: rundir.Lines
+    speed: rundir.Lines
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def progress(self) -> float:
+        """The position in the recipe's `unit`."""
+        position = self.position
+        return position.step if self.recipe.unit == "iterations" else position.samples / len(self.train)
+
+    def selected(self) -> dict[str, Tensor]:
+        """The weights that the recipe selects: the best by validation, or the last; averaged ones where it averages."""
+        if self.recipe.select == "best" and self.best:
+            return self.best
+        return self.current()
+
+    def current(self) -> dict[str, Tensor]:
+        """The state that is evaluated now: the running average where the recipe has one, else the network's own."""
+        return self.average.state_tensors() if self.average else self.model.state_dict()
+
+    def evaluated(self) -> nn.Module:
+        """The network in evaluation mode with `current()` in it; its own, or a copy that holds the average."""
+        if self.average is None:
+            return self.model.eval()
+        shadow = copy.deepcopy(self.model)
+        shadow.load_state_dict(self.average.state_tensors())
+        return shadow.eval()
+
+
+def assemble(run: Path, recipe: Recipe, data: DataSet, preprocess: Preprocess, colour: Colour | None) -> Training:
+    """Puts a training together at its start, with the weights that the seed gives."""
+    device = hardware.prepare(recipe)
+    torch.manual_seed(derived_seed(recipe.seed, "weights"))
+    model = models.build(recipe.network, num_classes=len(data.train.class_names), in_channels=preprocess.channels)
+    if recipe.zero_init_last_scale:
+        models.zero_last_scales(model)
+    model.to(device, memory_format=hardware.memory_format(recipe))  # type: ignore[call-overload]
+    freeze(model, recipe)
+    groups = parameter_groups(model, recipe)
+    batches = len(epoch_batches(epoch_order(data.train, recipe, 0), recipe.batch_size))
+    weights = class_weights(data.train, recipe) if recipe.balance == "loss" else None
+    return Training(
+        run=run,
+        recipe=recipe,
+        device=device,
+        train=data.train,
+        val=data.val,
+        preprocess=preprocess,
+        colour=colour,
+        task=Classify(recipe.label_smoothing, () if weights is None else tuple(weights.tolist())),
+        model=model,
+        forward=torch.compile(model) if recipe.compile == "yes" else model,
+        optimiser=build_optimiser(groups, recipe),
+        groups=groups,
+        average=Average(model, recipe.ema) if recipe.ema > 0 else None,
+        schedule=Schedule(recipe, len(data.train), batches),
+        position=Position(micro_batch=recipe.micro_batch),
+        best={},
+        metrics=rundir.Lines(run / rundir.METRICS),
+        speed=rundir.Lines(run / rundir.SPEED),
+    )
+
+
+def thaw(training: Training) -> list[str]:
+    """Ends the freezing (`unfreeze_at`): returns the names that learn from now on. The others keep their velocity."""
+    thawed = unfreeze(training.model, training.recipe)
+    held = optimiser_tensors(training.optimiser)
+    training.groups = parameter_groups(training.model, training.recipe)
+    training.optimiser = build_optimiser(training.groups, training.recipe)
+    restore_optimiser(training.optimiser, held)
+    return thawed
+
+
+def save(training: Training) -> None:
+    """Writes a generation. A full disk does not end the training: it is noted and the last generation stands.
+
+    Other errors of the system are raised as they are.
+    """
+    position = training.position
+    position.metrics_bytes = training.metrics.sync()
+    tensors = {f"model/{name}": tensor for name, tensor in training.model.state_dict().items()}
+    tensors |= {f"optimiser/{name}": tensor for name, tensor in optimiser_tensors(training.optimiser).items()}
+    tensors |= {f"best/{name}": tensor for name, tensor in training.best.items()}
+    state: dict[str, Any] = {
+        "position": dataclasses.asdict(position),
+        "schedule": training.schedule.state(),
+        "recipe": training.recipe.hash,
+        "notes": training.notes,
+    }
+    if training.average:
+        tensors |= {f"average/{name}": tensor for name, tensor in training.average.state_tensors().items()}
+        state["average_count"] = training.average.count
+    try:
+        checkpoint.write(training.run / rundir.CHECKPOINTS, position.samples, tensors, state)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        note(training, f"no room for the checkpoint at step {position.step} ({error.strerror}); the one before stands")
+
+
+def restore(training: Training, generation: checkpoint.Generation) -> None:
+    """Puts a generation's state into a training that was assembled from the same recipe and data."""
+    state = generation.state
+    training.position = Position(**state["position"])
+    training.schedule.restore(state["schedule"])
+    training.notes = list(state["notes"])
+    if training.recipe.unfreeze_at and training.progress >= training.recipe.unfreeze_at:
+        thaw(training)
+
+    def under(prefix: str) -> dict[str, Tensor]:
+        return {name.removeprefix(prefix): tensor for name, tensor in generation.tensors.items()
+                if name.startswith(prefix)}
+
+    training.model.load_state_dict(under("model/"))
+    restore_optimiser(training.optimiser, under("optimiser/"))
+    training.best = {name: tensor.to(training.device) for name, tensor in under("best/").items()}
+    if training.average:
+        training.average.restore(under("average/"), state["average_count"])
+    training.metrics.close()
+    training.metrics = rundir.Lines(training.run / rundir.METRICS, training.position.metrics_bytes)
+
+
+def note(training: Training, text: str) -> None:
+    """Keeps a note for the closing summary and the report, once."""
+    if text not in training.notes:
+        training.notes.append(text)
+
+
+def checkpoint_size(training: Training) -> int:
+    """Bytes that a generation takes: the network, its optimiser's state, its average and the best weights."""
+    own = sum(tensor.numel() * tensor.element_size() for tensor in training.model.state_dict().values())
+    slots = {"sgd": 1, "adagrad": 1, "adadelta": 2, "rmsprop": 2, "adam": 2, "adamw": 2}[training.recipe.optimiser]
+    return own * (1 + slots + (training.average is not None) + (training.recipe.select == "best"))
+
+
+def write_input(run: Path, preprocess: Preprocess, colour: Colour | None) -> None:
+    """Writes what was computed from the training pictures, so that a resumed run reads it instead of them all."""
+    tensors = {f"preprocess.{name}": tensor for name, tensor in preprocess.tensors().items()}
+    if colour is not None:
+        tensors |= {f"colour.{name}": tensor for name, tensor in colour.tensors().items()}
+    header = {"preprocess": json.dumps(preprocess.to_json())}
+    checkpoint.replace_durably(run / "input.safetensors", checkpoint.save_tensors(tensors, metadata=header))
+
+
+def read_input(run: Path) -> tuple[Preprocess, Colour | None]:
+    """Reads what `write_input` wrote. Raises InputError where it is damaged."""
+    path = run / "input.safetensors"
+    try:
+        data = path.read_bytes()
+        tensors = checkpoint.load_tensors(data)
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
+        specification = json.loads(header["preprocess"])
+    except (OSError, ValueError, KeyError, checkpoint.SafetensorError) as error:
+        raise InputError(f"{path}: can't be read ({error})", "It holds the preprocessing of this run.",
+                         "Start the training again under a new name.") from None
+
+    def under(prefix: str) -> dict[str, Tensor]:
+        return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+    colour = under("colour.")
+    return Preprocess.from_parts(specification, under("preprocess.")), Colour.from_tensors(colour) if colour else None
