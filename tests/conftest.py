@@ -1,14 +1,14 @@
 """What every test stands on: one thread a worker, no network, a cache of its own, the same examples every time."""
+# ruff: noqa: E402 (the numbers of threads must be set before torch and numpy are imported)
 
 from __future__ import annotations
 
 import ipaddress
 import os
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 
-# Before torch and numpy are imported, and inherited by the commands that tests start: two workers on two cores.
+# Inherited by the commands that tests start: two workers on two cores.
 for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ[variable] = "1"
 os.environ["MPLBACKEND"] = "agg"
@@ -52,7 +52,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The user's cache and data folders are neither read nor written by tests."""
     cache = tmp_path_factory.getbasetemp() / "cache"
     cache.mkdir(exist_ok=True)
@@ -60,4 +60,4 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
         monkeypatch.setenv("MPLCONFIGDIR", str(cache))
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
     monkeypatch.delenv("LAYERWISE_DATA", raising=False)
-    yield cache
+    return cache
