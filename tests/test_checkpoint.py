@@ -1,0 +1,171 @@
+"""Generations: written whole or not at all, verified, found by looking."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from layerwise import checkpoint
+from layerwise.errors import InputError, MachineError
+
+
+def write(directory: Path, position: int) -> Path:
+    tensors = {"a": torch.arange(6.0).reshape(2, 3) + position, "b": torch.tensor(position)}
+    return checkpoint.write(directory, position, tensors, {"position": position, "error": 0.1})
+
+
+def test_what_is_read_is_what_was_written(tmp_path: Path) -> None:
+    written = write(tmp_path, 7)
+    read = checkpoint.read(written)
+    assert torch.equal(read.tensors["a"], torch.arange(6.0).reshape(2, 3) + 7)
+    assert read.state == {"position": 7, "error": 0.1}
+
+
+def test_channels_last_tensors_keep_their_values(tmp_path: Path) -> None:
+    tensor = torch.randn(2, 3, 4, 5).contiguous(memory_format=torch.channels_last)
+    read = checkpoint.read(checkpoint.write(tmp_path, 1, {"t": tensor}, {}))
+    assert torch.equal(read.tensors["t"], tensor)
+
+
+def test_two_generations_are_kept_and_the_newest_is_found_by_looking(tmp_path: Path) -> None:
+    for position in (1, 2, 30):
+        write(tmp_path, position)
+    assert [entry.name for entry in checkpoint.generations(tmp_path)] == [f"{2:012d}", f"{30:012d}"]
+    newest, problems = checkpoint.newest(tmp_path)
+    assert newest is not None
+    assert (newest.state["position"], problems) == (30, ())
+
+
+def test_none_is_found_where_there_is_none(tmp_path: Path) -> None:
+    assert checkpoint.newest(tmp_path / "nothing") == (None, ())
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "state.json", "manifest.json"])
+@pytest.mark.parametrize("damage", ["flip", "truncate", "remove", "empty"])
+def test_a_damaged_generation_is_named_and_the_one_before_is_taken(tmp_path: Path, name: str, damage: str) -> None:
+    write(tmp_path, 1)
+    file = write(tmp_path, 2) / name
+    data = bytearray(file.read_bytes())
+    if damage == "flip":
+        data[len(data) // 2] ^= 16
+    if damage == "remove":
+        file.unlink()
+    else:
+        file.write_bytes({"flip": bytes(data), "truncate": bytes(data[:-3]), "empty": b""}[damage])
+    newest, problems = checkpoint.newest(tmp_path)
+    assert newest is not None
+    assert newest.state["position"] == 1
+    assert len(problems) == 1
+    assert f"{2:012d}" in problems[0]
+
+
+def test_each_flipped_bit_of_the_tensors_is_found(tmp_path: Path) -> None:
+    file = write(tmp_path, 2) / "weights.safetensors"
+    data = file.read_bytes()
+    for place in range(0, 8 * len(data), 7):
+        altered = bytearray(data)
+        altered[place // 8] ^= 1 << place % 8
+        file.write_bytes(bytes(altered))
+        with pytest.raises(InputError, match="SHA-256"):
+            checkpoint.read(file.parent)
+
+
+def test_without_the_digest_the_flip_would_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The negative control: the guard taken out, the damaged tensor is read as if it were right."""
+    file = write(tmp_path, 2) / "weights.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    expected = json.loads((file.parent / "manifest.json").read_text())["files"]
+
+    class Blind:
+        def __init__(self, content: bytes) -> None:
+            self.name = "state.json" if content.startswith(b"{") else "weights.safetensors"
+
+        def hexdigest(self) -> str:
+            return str(expected[self.name]["sha256"])
+
+    file.write_bytes(bytes(data))
+    monkeypatch.setattr(checkpoint.hashlib, "sha256", Blind)
+    tensors = checkpoint.read(file.parent).tensors
+    right = torch.arange(6.0).reshape(2, 3) + 2
+    assert not (torch.equal(tensors["a"], right) and torch.equal(tensors["b"], torch.tensor(2)))
+
+
+@pytest.mark.parametrize("call", range(12))
+def test_an_error_at_the_kth_write_leaves_the_generation_before(
+    tmp_path: Path, call: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path, 1)
+    calls = 0
+
+    def failing(function):  # type: ignore[no-untyped-def]
+        def wrapped(*arguments, **named):  # type: ignore[no-untyped-def]
+            nonlocal calls
+            calls += 1
+            if calls == call + 1:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return function(*arguments, **named)
+        return wrapped
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", failing(os.fsync))
+        patched.setattr(os, "rename", failing(os.rename))
+        patched.setattr(checkpoint.os, "open", failing(os.open))
+        failed = False
+        try:
+            write(tmp_path, 2)
+        except OSError as error:
+            failed = error.errno == errno.ENOSPC
+    newest, problems = checkpoint.newest(tmp_path)
+    assert failed == (calls > call)
+    assert newest is not None
+    assert newest.state["position"] in ((1, 2) if failed else (2,))
+    assert problems == ()
+    write(tmp_path, 3)
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_what_a_killed_writer_left_is_cleared(tmp_path: Path) -> None:
+    (tmp_path / ".writing-000000000009").mkdir()
+    (tmp_path / ".removing-000000000001").mkdir()
+    write(tmp_path, 10)
+    assert [entry.name for entry in tmp_path.iterdir()] == [f"{10:012d}"]
+
+
+def test_the_same_position_is_written_again(tmp_path: Path) -> None:
+    write(tmp_path, 4)
+    write(tmp_path, 4)
+    assert checkpoint.newest(tmp_path)[1] == ()
+
+
+def test_too_little_room_is_said_before_the_start(tmp_path: Path) -> None:
+    with pytest.raises(MachineError, match="MB free, a checkpoint needs"):
+        checkpoint.require_space(tmp_path, 1 << 60)
+    checkpoint.require_space(tmp_path, 1)
+
+
+def test_a_newer_format_is_said(tmp_path: Path) -> None:
+    file = write(tmp_path, 4) / "manifest.json"
+    manifest = json.loads(file.read_text())
+    file.write_text(json.dumps(manifest | {"format": 99}))
+    with pytest.raises(InputError, match="newer version"):
+        checkpoint.read(file.parent)
+
+
+def test_replacing_a_file_keeps_the_old_one_when_it_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "record.json"
+    checkpoint.replace_durably(path, b"old")
+
+    def fail(descriptor: int) -> None:
+        raise OSError(errno.EIO, "input/output error")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="input/output"):
+        checkpoint.replace_durably(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["record.json"]
