@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from layerwise import console, hardware, models, rundir
+from layerwise import console, hardware, rundir
 from layerwise.data import DataOptions, open_data
 from layerwise.data.loader import epoch_batches, epoch_order
 from layerwise.data.source import DataSet, hold_out
+from layerwise.models.shapes import cost
 from layerwise.recipe import Recipe
 from layerwise.training import Training
 
@@ -51,7 +52,7 @@ def open_split(recipe: Recipe, options: RunOptions) -> DataSet:
 def record_of(training: Training, data: DataSet, doubts: list[str]) -> dict[str, Any]:
     """The record run.json at the start: versions, hardware, data with fingerprint and counts, network with cost."""
     recipe, preprocess = training.recipe, training.preprocess
-    cost = models.cost(training.model, (preprocess.channels, preprocess.size, preprocess.size))
+    counted = cost(training.model, (preprocess.channels, preprocess.size, preprocess.size))
     counts = {part: 0 if samples is None else len(samples)
               for part, samples in (("train", data.train), ("val", data.val), ("test", data.test))}
     per_class = [int((data.train.labels == label).sum()) for label in range(len(data.train.class_names))]
@@ -60,7 +61,7 @@ def record_of(training: Training, data: DataSet, doubts: list[str]) -> dict[str,
         "finished": None, "seconds": 0.0, "versions": hardware.versions(), "hardware": hardware.describe(recipe),
         "data": {"name": data.name, "fingerprint": fingerprints(data), "counts": counts,
                  "class_names": list(data.train.class_names), "class_counts": per_class, "notes": list(data.notes)},
-        "model": {"name": recipe.network, "parameters": cost.parameters, "multiply_adds": cost.multiply_adds,
+        "model": {"name": recipe.network, "parameters": counted.parameters, "multiply_adds": counted.multiply_adds,
                   "input": [preprocess.channels, preprocess.size, preprocess.size]},
         "branches": [], "notes": list(doubts),
     }

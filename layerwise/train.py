@@ -15,12 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from layerwise import checkpoint, console, hardware, modelfile, models, rundir, transfer
+from layerwise import checkpoint, console, hardware, modelfile, rundir, transfer
 from layerwise.data.augment import fit_colour
 from layerwise.data.loader import epoch_batches, epoch_order, plain_batches, training_batches
 from layerwise.data.preprocess import fit_preprocess
 from layerwise.errors import InputError, Interrupted, MachineError
 from layerwise.failure import stop_before_step
+from layerwise.models.shapes import check_input
 from layerwise.optimiser import clip_gradients, keep_frozen_statistics, set_rate
 from layerwise.preparation import RunOptions, banner, open_split, record_of, say
 from layerwise.randomness import derived_seed
@@ -44,7 +45,7 @@ def train(recipe: Recipe, options: RunOptions = RunOptions()) -> Path:  # noqa: 
     source = modelfile.read(recipe.start_from) if recipe.start_from else None
     preprocess = source.preprocess if source else fit_preprocess(data.train, recipe)
     recipe = dataclasses.replace(recipe, channels=preprocess.channels, input_size=preprocess.size)
-    doubts = models.check_input(recipe.network, recipe.channels, recipe.input_size, len(data.train.class_names))
+    doubts = check_input(recipe.network, recipe.channels, recipe.input_size, len(data.train.class_names))
     if doubts and not options.confirmed:
         raise InputError(doubts[0], mend="Take that network, or continue with --yes.", details=doubts[1:])
     colour = fit_colour(data.train, preprocess) if recipe.colour == "pca" else None

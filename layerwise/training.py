@@ -21,6 +21,7 @@ from layerwise.data.loader import class_weights, epoch_batches, epoch_order
 from layerwise.data.preprocess import Preprocess
 from layerwise.data.source import DataSet, Samples
 from layerwise.errors import InputError
+from layerwise.models.resnet import zero_last_scales
 from layerwise.optimiser import (
     build_optimiser,
     freeze,
@@ -113,7 +114,7 @@ def assemble(run: Path, recipe: Recipe, data: DataSet, preprocess: Preprocess, c
     torch.manual_seed(derived_seed(recipe.seed, "weights"))
     model = models.build(recipe.network, num_classes=len(data.train.class_names), in_channels=preprocess.channels)
     if recipe.zero_init_last_scale:
-        models.zero_last_scales(model)
+        zero_last_scales(model)
     model.to(device, memory_format=hardware.memory_format(recipe))  # type: ignore[call-overload]
     freeze(model, recipe)
     groups = parameter_groups(model, recipe)

@@ -31,16 +31,16 @@ class LoadReport:
 def start_from(model: nn.Module, class_names: tuple[str, ...], source: ModelFile) -> LoadReport:
     """Loads a network's entries from a model file.
 
-    The head follows the class names: the same names in another order are reordered, other names get a new head. A
+    The head follows the class names: the same names in another order are reordered, other names get a new classifier. A
     first convolution for one channel takes the sum of the file's over its channels; one for n channels takes the
-    file's only channel divided by n (so that a grey picture gives the same). Only the head may be newly initialised:
+    file's only channel divided by n (so that a grey picture gives the same). Only the classifier may be newly initialised:
     any other entry that is missing or of another shape raises InputError, all at once.
     """
     wanted, have = model.state_dict(), source.model.state_dict()
-    head = [name for name in wanted if name.startswith("head.") or name == "head"]
+    classifier = _classifier(model)
     loaded, adapted, new, problems = [], [], [], []
     for name, tensor in wanted.items():
-        if name in head and class_names != source.class_names:
+        if name.startswith(classifier) and class_names != source.class_names:
             rows = _rows(class_names, source.class_names)
             if rows is not None and name in have and have[name].shape == tensor.shape and _has_rows(tensor, rows):
                 tensor.copy_(have[name][torch.tensor(rows)])
@@ -60,11 +60,17 @@ def start_from(model: nn.Module, class_names: tuple[str, ...], source: ModelFile
     if problems:
         raise InputError(
             f"{source.path}: {source.model.architecture['name']} does not fit {model.architecture['name']}",
-            "Only the head may be newly initialised; anything else would be a network that nobody trained.",
+            "Only the classifier may be newly initialised; anything else would be a network that nobody trained.",
             "Train the network that the file holds, or start from another file.",
             problems,
         )
     return LoadReport(tuple(loaded), tuple(adapted), tuple(new), tuple(name for name in have if name not in wanted))
+
+
+def _classifier(model: nn.Module) -> str:
+    """The prefix of the entries that give the classes: the last child of `head` that has any."""
+    with_entries = [name for name, child in model.head.named_children() if child.state_dict()]
+    return f"head.{with_entries[-1]}."
 
 
 def _rows(names: tuple[str, ...], source: tuple[str, ...]) -> list[int] | None:
