@@ -48,9 +48,9 @@ ROOMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "experiments": (("experiments",), (*LOW, *NETWORKS, "data", *MEASURES, *FILES, "evaluate", "train")),
 }
 EVERYWHERE = tuple(ROOMS)
-ROOMS["looking"] = (("recipe_choice", "layer_table", "benchmark", "compare", "doctor"), EVERYWHERE)
-ROOMS["public"] = (("",), (*EVERYWHERE, "looking"))
-ROOMS["command line"] = (("cli", "__main__"), (*EVERYWHERE, "looking", "public"))
+ROOMS["jobs"] = (("main_job", "assessment", "calibration", "recipe_choice", "layer_table", "benchmark", "compare", "doctor"), EVERYWHERE)
+ROOMS["public"] = (("",), (*EVERYWHERE, "jobs"))
+ROOMS["command line"] = (("cli", "__main__"), (*EVERYWHERE, "jobs", "public"))
 
 # Packages that only these rooms may import: the core stays small, and a page or a table is made in one place.
 GUESTS = {
