@@ -94,7 +94,7 @@ class Recipe:
     warmup: str = _field("steps: linear rise; training-error: warmup_rate until it falls below warmup_error",
                       "none", "steps", "training-error")  # fmt: skip
     warmup_length: float = _field("length of warmup=steps, or of the rise of schedule=one-cycle, in `unit`", least=0)
-    warmup_rate: float = _field("learning rate where warmup=steps starts, or during warmup=training-error", least=0)
+    warmup_rate: float = _field("rate at reference_batch: where warmup=steps starts, or during training-error", least=0)
     warmup_error: float = _field("training error (0 to 1) below which warmup=training-error ends", above=0, most=1)
     # optimiser
     optimiser: str = _field("update rule", "sgd", "adagrad", "adadelta", "rmsprop", "adam", "adamw")
