@@ -1,4 +1,4 @@
-"""How weights start. Each function says its paper; all work in place on every convolution and linear layer of a model."""
+"""How weights start: each function names its paper and works in place on all convolutions and linear layers."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ class PartialConv2d(nn.Module):
 
     def kernels(self) -> tuple[Tensor, ...]:
         """For each output map its kernels, (connections, k, k), as views of the weight without a gradient."""
-        return self.weight.detach().split([len(row) for row in self.table])
+        return torch.split(self.weight.detach(), [len(row) for row in self.table])
 
     def full_weight(self) -> Tensor:
         """The same convolution's kernels with zeros for the missing connections, (out, in, k, k)."""

@@ -34,8 +34,8 @@ class AlexNet(Network):
         self,
         widths: Widths,
         groups: int,
-        response_norm: Callable[[], nn.Module] = ResponseNorm,
-        padding: int = 0,
+        response_norm: Callable[[], nn.Module],
+        padding: int,
         num_classes: int = 1000,
         in_channels: int = 3,
         dropout: float = 0.5,
@@ -84,9 +84,9 @@ def gaussian(model: nn.Module) -> None:
 
 VARIANTS: dict[str, Callable[..., Network]] = {
     # Figure 2
-    "alexnet": partial(AlexNet, (96, 256, 384, 384, 256), 2),
+    "alexnet": partial(AlexNet, (96, 256, 384, 384, 256), 2, ResponseNorm, 0),
     # Section 3.2: "half as many kernels in each convolutional layer trained on one GPU"
-    "alexnet_one_gpu": partial(AlexNet, (48, 128, 192, 192, 128), 1),
+    "alexnet_one_gpu": partial(AlexNet, (48, 128, 192, 192, 128), 1, ResponseNorm, 0),
     # Krizhevsky 2014
     "alexnet_one_tower": partial(AlexNet, (64, 192, 384, 256, 256), 1, nn.Identity, 2),
 }

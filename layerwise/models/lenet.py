@@ -20,6 +20,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from layerwise.errors import InputError
 from layerwise.layers.initialise import normal_by_inputs, uniform_by_inputs
 from layerwise.layers.partial import PartialConv2d
 from layerwise.layers.squash import ScaledTanh
@@ -48,6 +49,7 @@ BITMAPS = """
 ..###.. .###### ####### .#####. ...#### .#####. .#####. ..##... .#####. .####..
 ....... ....... ....... ....... ....... ....... ....... ....... ....... .......
 """
+MEND_1989 = "Resize the pictures to 16x16, say with --set input_size=16."
 
 
 class PositionBias(nn.Module):
@@ -58,6 +60,9 @@ class PositionBias(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels, size, size))
 
     def forward(self, maps: Tensor) -> Tensor:
+        if maps.shape[1:] != self.bias.shape:
+            has, fits = ("x".join(str(side) for side in shape) for shape in (maps.shape[1:], self.bias.shape))
+            raise InputError(f"a map of {has} reaches a layer with a bias for each unit of {fits}", mend=MEND_1989)
         return maps + self.bias
 
     def extra_repr(self) -> str:
@@ -75,7 +80,8 @@ class RadialBasis(nn.Module):
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
-        bits = torch.randint(0, 2, (max(num_classes, 10), 84), generator=torch.Generator("cpu").manual_seed(1998), device="cpu")
+        drawn = torch.Generator("cpu").manual_seed(1998)
+        bits = torch.randint(0, 2, (max(num_classes, 10), 84), generator=drawn, device="cpu")
         rows = [line.split() for line in BITMAPS.split("\n") if line]
         for digit in range(10):
             bits[digit] = torch.tensor([pixel == "#" for row in rows for pixel in row[digit]], device="cpu").long()
@@ -98,7 +104,8 @@ def lenet1989(num_classes: int = 10, in_channels: int = 1) -> Network:
         "H1": _group(pad=nn.ConstantPad2d(2, -1.0), conv=first, bias=PositionBias(12, 8), tanh=ScaledTanh()),
         "H2": _group(pad=nn.ConstantPad2d(2, -1.0), conv=second, bias=PositionBias(12, 4), tanh=ScaledTanh()),
     }
-    head = {"flatten": nn.Flatten(), "H3": nn.Linear(192, 30), "tanh": ScaledTanh(), "output": nn.Linear(30, num_classes)}
+    hidden, output = nn.Linear(192, 30), nn.Linear(30, num_classes)
+    head = {"flatten": nn.Flatten(), "H3": hidden, "tanh": ScaledTanh(), "output": output}
     network = Network(features, head)
     uniform_by_inputs(network)
     return network
@@ -141,7 +148,8 @@ def lenet5(num_classes: int = 10, in_channels: int = 1) -> Network:
         "S4": nn.AvgPool2d(2),
         "C5": _group(conv=nn.Conv2d(16, 120, 5), tanh=ScaledTanh()),
     }
-    head = {"flatten": nn.Flatten(), "F6": nn.Linear(120, 84), "tanh": ScaledTanh(), "output": nn.Linear(84, num_classes)}
+    hidden, output = nn.Linear(120, 84), nn.Linear(84, num_classes)
+    head = {"flatten": nn.Flatten(), "F6": hidden, "tanh": ScaledTanh(), "output": output}
     network = Network(features, head)
     normal_by_inputs(network)
     return network

@@ -57,6 +57,12 @@ def shortcut_a(in_channels: int, out_channels: int, stride: int) -> nn.Module:
     """Option A (section 3.3): zero padding where the shape changes, else the identity."""
     if in_channels == out_channels and stride == 1:
         return nn.Identity()
+    if out_channels < in_channels:
+        raise InputError(
+            f"widths: a stage of {out_channels} channels follows one of {in_channels}",
+            "Option A fills new channels with zeros and cannot take channels away.",
+            "Let the widths grow or stay from stage to stage.",
+        )
     return ZeroPaddedIdentity(out_channels - in_channels, stride)
 
 
@@ -141,7 +147,7 @@ class Bottleneck(Residual):
         return branch((in_channels, width, 1, stride), (width, width, 3, 1), (width, 4 * width, 1, 1))
 
 
-class BottleneckV1_5(Residual):
+class BottleneckV1_5(Residual):  # noqa: N801 (the version is "1.5")
     """As `Bottleneck`, but the 3x3 carries the stride; not in the paper."""
 
     expansion = 4
@@ -196,7 +202,7 @@ def residual_network(
 
 
 class ResNet(Network):
-    """Table 1: 7x7 convolution, 3x3 max-pooling, four stages, for 224x224 pictures. (N, C, H, W) to (N, num_classes)."""
+    """Table 1: 7x7 convolution, 3x3 max-pooling, four stages; for 224x224 pictures (N, C, H, W)."""
 
     def __init__(
         self,
@@ -301,7 +307,10 @@ CIFAR: dict[str, Callable[..., Network]] = {
 VARIANTS = IMAGENET | CIFAR
 INPUTS = dict.fromkeys(IMAGENET, (3, 224, 224)) | dict.fromkeys(CIFAR, (3, 32, 32))
 # Which of the paper's CIFAR networks is nearest in depth to its ImageNet network.
-FOR_SMALL_PICTURES = {"resnet18": "resnet20", "resnet34": "resnet32", "resnet50": "resnet56", "resnet101": "resnet110"}
-FOR_SMALL_PICTURES |= {"resnet152": "resnet110", "plain18": "plain20", "plain34": "plain32"}
-FOR_SMALL_PICTURES |= {f"{name}{end}": FOR_SMALL_PICTURES[name] for name in ("resnet18", "resnet34") for end in ("_a", "_c")}
-FOR_SMALL_PICTURES |= {f"{name}_v1_5": FOR_SMALL_PICTURES[name] for name in ("resnet50", "resnet101", "resnet152")}
+FOR_SMALL_PICTURES = {
+    **dict.fromkeys(("resnet18", "resnet18_a", "resnet18_c"), "resnet20"),
+    **dict.fromkeys(("resnet34", "resnet34_a", "resnet34_c"), "resnet32"),
+    **dict.fromkeys(("resnet50", "resnet50_v1_5"), "resnet56"),
+    **dict.fromkeys(("resnet101", "resnet101_v1_5", "resnet152", "resnet152_v1_5"), "resnet110"),
+    **{"plain18": "plain20", "plain34": "plain32"},
+}

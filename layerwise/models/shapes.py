@@ -1,0 +1,211 @@
+"""What a network does to the size of a picture, and what it costs: on the meta device, so nothing is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from layerwise.errors import InputError
+from layerwise.layers.partial import PartialConv2d
+from layerwise.models import build, published_input
+from layerwise.models.resnet import FOR_SMALL_PICTURES
+
+CONVOLUTIONS = (nn.Conv2d, PartialConv2d)
+WINDOWS = (*CONVOLUTIONS, nn.MaxPool2d, nn.AvgPool2d)
+LARGEST = 4096  # pixels a side; no size beyond is tried
+
+
+@dataclass(frozen=True)
+class Row:
+    """One layer for one picture: output shape without the batch, learnable parameters, multiply-adds."""
+
+    name: str
+    kind: str
+    output: tuple[int, ...]
+    parameters: int
+    multiply_adds: int
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a network costs for one picture. Multiply-adds are those of convolutions and fully connected layers."""
+
+    parameters: int
+    multiply_adds: int
+    rows: tuple[Row, ...]
+
+
+class MisfitError(Exception):
+    """A layer cannot take the map that reaches it; `shape` is the map without the batch."""
+
+    def __init__(self, layer: str, module: nn.Module, shape: tuple[int, ...]) -> None:
+        super().__init__(layer)
+        self.layer, self.module, self.shape = layer, module, shape
+
+
+def cost(model: nn.Module | str, input_shape: tuple[int, int, int] | None = None) -> Cost:
+    """Parameters and multiply-adds for one picture of `input_shape` (C, H, W); None: the paper's own input.
+
+    The model is left as it is; a name is built on the meta device. Raises InputError for an unknown name.
+    """
+    network = _on_meta(model) if isinstance(model, str) else model
+    shape = input_shape or _own_input(network)
+    rows = tuple(_walk(network, shape))
+    return Cost(sum(p.numel() for p in network.parameters()), sum(row.multiply_adds for row in rows), rows)
+
+
+def stage_shapes(model: nn.Module | str, input_shape: tuple[int, int, int] | None = None) -> dict[str, tuple[int, ...]]:
+    """The output shape (C, H, W) of each child of `features`, by its name."""
+    network = _on_meta(model) if isinstance(model, str) else model
+    features = network.get_submodule("features")
+    shapes: dict[str, tuple[int, ...]] = {}
+    with _stateless(network, input_shape or _own_input(network)) as (state, image):
+        for name, child in features.named_children():
+            image = torch.func.functional_call(child, _under(state, f"features.{name}."), (image,))
+            shapes[name] = tuple(image.shape[1:])
+    return shapes
+
+
+def check_input(name: str, in_channels: int, size: int, num_classes: int) -> list[str]:
+    """Whether pictures of size x size pixels fit the network: warnings that need the user's consent, often none.
+
+    Raises InputError where they do not fit, with the layer at which they fail and the sizes that work.
+    """
+    if size < 1:
+        raise InputError(f"input_size={size}: pictures have at least one pixel a side", mend="Set input_size=32 or so.")
+    network = _on_meta(name, num_classes, in_channels)
+    try:
+        _walk(network, (in_channels, size, size))
+    except MisfitError as misfit:
+        raise _message(name, network, size, misfit) from None
+    published = published_input(name)[1]
+    shapes = [shape for shape in stage_shapes(network, (in_channels, size, size)).items() if len(shape[1]) == 3]
+    layer, (_, side, _) = shapes[-1]
+    if name not in FOR_SMALL_PICTURES or side > 2:
+        return []
+    first = next(stage for stage, shape in shapes if shape[1] == side)
+    usual = stage_shapes(network, (in_channels, published, published))[layer][1]
+    return [
+        f"input {size}x{size} is reduced to {side}x{side} by {first} ({usual}x{usual} by {layer} at the paper's "
+        f"{published}x{published}); the paper's network for small pictures is {FOR_SMALL_PICTURES[name]}"
+    ]
+
+
+def _message(name: str, network: nn.Module, size: int, misfit: MisfitError) -> InputError:
+    lowest, highest = _fitting(network, published_input(name)[1])
+    if highest == LARGEST:
+        works = f"the minimum is {lowest}"
+    elif lowest == highest:
+        works = f"{name} takes {lowest}x{lowest} and nothing else"
+    else:
+        works = f"{name} takes {lowest}x{lowest} to {highest}x{highest}"
+    at = "x".join(str(side) for side in misfit.shape[1:]) or str(misfit.shape[0])
+    if isinstance(misfit.module, nn.Linear):
+        what = f"{size}x{size} pictures give {misfit.layer} {misfit.shape[0]} inputs, not {misfit.module.in_features}"
+        why = "A fully connected layer fits one size of map only."
+    elif isinstance(misfit.module, WINDOWS):
+        what = f"{size}x{size} becomes 0x0 at layer {misfit.layer}"
+        kernel = misfit.module.kernel_size
+        window = f"{kernel}x{kernel}" if isinstance(kernel, int) else "x".join(map(str, kernel))
+        why = f"Its {window} window does not fit into the {at} map that reaches it."
+    else:
+        what = f"{size}x{size} pictures do not fit layer {misfit.layer}, which a {at} map reaches"
+        why = "The layer is made for one size of map."
+    advice = f"Resize the pictures, say with --set input_size={published_input(name)[1]}; or choose another network"
+    return InputError(f"{what}; {works}", why, f"{advice}, such as resnet20, which takes any size.")
+
+
+def _fitting(network: nn.Module, published: int) -> tuple[int, int]:
+    """The smallest and largest side that fit, by bisection from the paper's; LARGEST where there is no end."""
+    channels = next(module.weight.shape[1] for module in network.modules() if isinstance(module, nn.Conv2d))
+
+    def fits(side: int) -> bool:
+        try:
+            _walk(network, (channels, side, side))
+        except MisfitError:
+            return False
+        return True
+
+    def edge(good: int, bad: int) -> int:
+        while abs(good - bad) > 1:
+            middle = (good + bad) // 2
+            good, bad = (middle, bad) if fits(middle) else (good, middle)
+        return good
+
+    highest = LARGEST if fits(LARGEST) else edge(published, LARGEST)
+    return edge(published, 0), highest
+
+
+def _walk(network: nn.Module, input_shape: tuple[int, int, int]) -> list[Row]:
+    """One row for each layer without children, in the order of the computation. Raises MisfitError."""
+    rows: list[Row] = []
+    reached: list[tuple[str, nn.Module, tuple[int, ...]]] = []
+    handles = []
+    for name, module in network.named_modules():
+        if next(module.children(), None) is not None:
+            continue
+
+        def before(layer: nn.Module, inputs: tuple[Tensor, ...], name: str = name) -> None:
+            reached.append((name, layer, tuple(inputs[0].shape[1:])))
+
+        def after(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor, name: str = name) -> None:
+            rows.append(_row(name, layer, tuple(output.shape[1:])))
+
+        handles += [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
+    try:
+        with _stateless(network, input_shape) as (state, image):
+            torch.func.functional_call(network, state, (image,))
+    except (RuntimeError, InputError) as error:
+        if not reached:
+            raise
+        raise MisfitError(*reached[-1]) from error
+    finally:
+        for handle in handles:
+            handle.remove()
+    return rows
+
+
+def _row(name: str, layer: nn.Module, output: tuple[int, ...]) -> Row:
+    multiply_adds = 0
+    if isinstance(layer, CONVOLUTIONS):
+        multiply_adds = layer.weight.numel() * output[1] * output[2]
+    elif isinstance(layer, nn.Linear):
+        multiply_adds = layer.weight.numel()
+    return Row(name, type(layer).__name__, output, sum(p.numel() for p in layer.parameters()), multiply_adds)
+
+
+@contextmanager
+def _stateless(network: nn.Module, input_shape: tuple[int, ...]) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
+    """The network's parameters and buffers, and one picture, on the meta device; evaluation mode in between."""
+    entries = (*network.named_parameters(), *network.named_buffers())
+    state = {name: torch.empty_like(tensor, device="meta") for name, tensor in entries}
+    dtype = next((tensor.dtype for tensor in state.values() if tensor.is_floating_point()), torch.float32)
+    modes = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        with torch.no_grad():
+            yield state, torch.empty(1, *input_shape, dtype=dtype, device="meta")
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def _under(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+
+
+def _on_meta(name: str, num_classes: int | None = None, in_channels: int | None = None) -> nn.Module:
+    with torch.device("meta"):
+        return build(name, num_classes, in_channels)
+
+
+def _own_input(network: nn.Module) -> tuple[int, int, int]:
+    """The paper's input with the network's own number of channels."""
+    architecture = network.architecture
+    assert isinstance(architecture, dict), "give input_shape for a network that has no architecture"
+    channels, height, width = published_input(architecture["name"])
+    return architecture["arguments"].get("in_channels", channels), height, width
