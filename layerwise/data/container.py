@@ -1,0 +1,153 @@
+"""What a picture's bytes are, before any decoder sees them: the format by content, and whether the container is whole.
+
+Pillow accepts several kinds of damage silently: it does not check the checksums of PNG's pixel chunks, and fills in a
+JPEG whose end is missing. The checks here cost far less than the decoding.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+
+SUPPORTED = ("JPEG", "PNG", "WebP", "BMP", "TIFF", "GIF")
+EXTENSIONS = {
+    ".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".jfif": "JPEG", ".png": "PNG", ".apng": "PNG", ".webp": "WebP",
+    ".bmp": "BMP", ".dib": "BMP", ".tif": "TIFF", ".tiff": "TIFF", ".gif": "GIF",
+}  # fmt: skip
+SNIFFED = 64  # bytes that `identify` needs
+
+_BMP_HEADERS = (12, 16, 40, 52, 56, 64, 108, 124)
+_TEXTS = (
+    (b"version https://git-lfs", "a Git-LFS pointer, not the picture: run `git lfs pull`"),
+    (b"<!doctype html", "an HTML page, not a picture: the download went wrong"),
+    (b"<html", "an HTML page, not a picture: the download went wrong"),
+    (b"<svg", "an SVG drawing"),
+    (b"<?xml", "an XML or SVG file"),
+)
+_OTHERS = (
+    (b"%PDF", "a PDF"), (b"%!PS", "PostScript"), (b"PK\x03\x04", "a ZIP archive"), (b"\x1f\x8b", "a gzip archive"),
+    (b"8BPS", "a Photoshop file"), (b"\0\0\0\x0cjP  ", "JPEG 2000"), (b"\xff\x4f\xff\x51", "JPEG 2000"),
+    (b"SIMPLE  =", "a FITS file"), (b"\0\0\1\0", "an icon"), (b"P5", "a PGM picture"), (b"P6", "a PPM picture"),
+    (b"\xff\x0a", "JPEG XL"), (b"\0\0\0\x0cJXL ", "JPEG XL"), (b"\x93NUMPY", "a NumPy array"),
+)  # fmt: skip
+
+
+def identify(data: bytes) -> str | None:
+    """The supported format that the first bytes announce, or None."""
+    if data[:3] == b"\xff\xd8\xff":
+        return "JPEG"
+    if data[:8] == b"\x89PNG\r\n\x1a\n":
+        return "PNG"
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "WebP"
+    if data[:6] in (b"GIF87a", b"GIF89a"):
+        return "GIF"
+    if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        return "TIFF"
+    if data[:2] == b"BM" and len(data) >= 18 and struct.unpack_from("<I", data, 14)[0] in _BMP_HEADERS:
+        return "BMP"
+    return None
+
+
+def describe(data: bytes) -> str:
+    """What unsupported bytes are, in words: "an HTML page, not a picture", "HEIC", "of an unknown format"."""
+    if not data:
+        return "empty (0 bytes)"
+    if not data.strip(b"\0"):
+        return "nothing but zero bytes: an interrupted copy or download"
+    head = data[:512].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    for start, words in _TEXTS:
+        if head.startswith(start):
+            return words
+    for start, words in _OTHERS:
+        if data.startswith(start):
+            return words
+    if data[4:8] == b"ftyp":
+        brand = data[8:12]
+        if brand in (b"heic", b"heix", b"mif1", b"msf1", b"hevc"):
+            return "HEIC"
+        return "AVIF" if brand in (b"avif", b"avis") else "a video"
+    return "of an unknown format"
+
+
+def damage(data: bytes, container: str) -> str:
+    """Why the container is not whole ("truncated: ..."), or "" where nothing is found.
+
+    PNG: every chunk's checksum, and the closing chunk. JPEG: the end marker behind the start of the pixels. WebP and
+    BMP: the length that the header states. GIF and TIFF have nothing to check short of decoding.
+    """
+    if container == "PNG":
+        return _png_damage(data)
+    if container == "JPEG":
+        start = _jpeg_scan(data)
+        return "" if 0 <= start < data.find(b"\xff\xd9", start) else "truncated: the JPEG has no end marker"
+    stated = 0
+    if container == "WebP":
+        stated = 8 + struct.unpack_from("<I", data, 4)[0] if len(data) >= 8 else 12
+    if container == "BMP":
+        stated = struct.unpack_from("<I", data, 2)[0]
+    return f"truncated at {len(data):,} of {stated:,} bytes" if len(data) < stated else ""
+
+
+def _jpeg_scan(data: bytes) -> int:
+    """Where the JPEG's first scan starts, or -1; thumbnails inside of segments are passed over."""
+    position = 2
+    while position + 4 <= len(data) and data[position] == 0xFF:
+        if data[position + 1] == 0xDA:
+            return position
+        filler = data[position + 1] == 0xFF
+        position += 1 if filler else 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+    return -1
+
+
+def _png_damage(data: bytes) -> str:
+    position = 8
+    view = memoryview(data)
+    while True:
+        if position + 12 > len(data):
+            return f"truncated at {len(data):,} bytes: the PNG has no end chunk"
+        length, kind = struct.unpack_from(">I4s", data, position)
+        end = position + 12 + length
+        if end > len(data):
+            return f"truncated at {len(data):,} of at least {end:,} bytes"
+        if zlib.crc32(view[position + 4 : end - 4]) != struct.unpack_from(">I", data, end - 4)[0]:
+            return f"damaged: the checksum of the PNG's chunk {kind.decode('latin-1')!r} does not agree"
+        if kind == b"IEND":
+            return ""
+        position = end
+
+
+def png_header(data: bytes) -> tuple[int, int]:
+    """(bits per sample, colour type) of a PNG."""
+    return data[24], data[25]
+
+
+def orientation(exif: bytes) -> tuple[int, bool]:
+    """(EXIF orientation 1 to 8, whether the EXIF block can be read); 1 where there is none or it makes no sense."""
+    if exif.startswith(b"Exif\0\0"):
+        exif = exif[6:]
+    if not exif:
+        return 1, True
+    try:
+        order = {b"II": "<", b"MM": ">"}[exif[:2]]
+        (offset,) = struct.unpack_from(order + "I", exif, 4)
+        (count,) = struct.unpack_from(order + "H", exif, offset)
+        for entry in range(min(count, 512)):
+            tag, kind = struct.unpack_from(order + "HH", exif, offset + 2 + 12 * entry)
+            if tag == 0x0112:
+                (value,) = struct.unpack_from(order + ("H" if kind == 3 else "I"), exif, offset + 10 + 12 * entry)
+                return (value, True) if 1 <= value <= 8 else (1, value == 0)
+    except (KeyError, struct.error):
+        return 1, False
+    return 1, True
+
+
+def without_exif(jpeg: bytes) -> bytes:
+    """The JPEG without its EXIF segments (APP1), for pictures whose EXIF block is damaged but whose pixels are not."""
+    kept, position = [jpeg[:2]], 2
+    while position + 4 <= len(jpeg) and jpeg[position] == 0xFF and jpeg[position + 1] != 0xDA:
+        end = position + 2 + struct.unpack_from(">H", jpeg, position + 2)[0]
+        if jpeg[position + 1] != 0xE1:
+            kept.append(jpeg[position:end])
+        position = end
+    return b"".join([*kept, jpeg[position:]])

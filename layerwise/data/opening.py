@@ -1,0 +1,164 @@
+"""Opens a data set by its name or path: finds it, splits it, tries every picture, keeps small ones in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from layerwise.data.cifar import open_cifar
+from layerwise.data.digits import open_digits
+from layerwise.data.folder import read_folder
+from layerwise.data.idx import open_idx
+from layerwise.data.images import MAX_PIXELS, ImageRules
+from layerwise.data.layout import ALL, Layout
+from layerwise.data.listing import read_listing
+from layerwise.data.scan import Scanned, scan_files
+from layerwise.data.source import DataSet, Samples, small_and_equal
+from layerwise.data.splits import divide
+from layerwise.errors import InputError, nearest
+
+NAMES = ("digits", "mnist", "fashion-mnist", "cifar10", "cifar100")
+LISTS = (".csv", ".tsv")
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """How a data set is found, split and read.
+
+    `data_dir` is where published sets lie; `split` is "80/10/10" for a source without splits, drawn with `seed`;
+    `bad_images` is "stop" or "skip"; `exif` and `max_pixels` as in ImageRules.
+    """
+
+    data_dir: Path | None = None
+    split: str = ""
+    seed: int = 0
+    offline: bool = False
+    exif: str = "apply"
+    max_pixels: int = MAX_PIXELS
+    bad_images: str = "stop"
+
+    @property
+    def rules(self) -> ImageRules:
+        """The rules by which pictures are opened."""
+        return ImageRules(self.exif, self.max_pixels)
+
+
+def open_data(name_or_path: str, options: DataOptions, progress: Progress | None = None) -> DataSet:
+    """The data set called digits, mnist, fashion-mnist, cifar10 or cifar100, or the folder or CSV/TSV list at a path.
+
+    Every file is decoded once (remembered in the user's cache). Raises InputError with all problems: not found, wrong
+    layout, no split, bad pictures (unless bad_images is "skip": then they are left out and listed in the notes);
+    MachineError where a published set can't be had.
+    """
+    if options.bad_images not in ("stop", "skip"):
+        raise InputError(f"bad_images={options.bad_images!r} is not a rule", "It is 'stop' or 'skip'.")
+    if name_or_path in NAMES:
+        return _published(name_or_path, options)
+    data = _divided(find_layout(name_or_path), name_or_path, options)
+    splits = data.splits
+    paths = [path for samples in splits.values() for path in samples.paths or ()]
+    scanned = scan_files(paths, options.rules, progress=progress)
+    notes = list(data.notes)
+    bad = [found.error for found in scanned if found.error]
+    if bad and (options.bad_images == "stop" or len(bad) == len(scanned)):
+        raise InputError(
+            f"{len(bad):,} of {len(scanned):,} pictures in {name_or_path!r} can't be opened",
+            "Left out, they would change the data without a trace.",
+            "Repair or remove them (`layerwise check` lists all), or --set bad_images=skip.",
+            bad,
+        )
+    if bad:
+        notes.append(f"{len(bad):,} of {len(scanned):,} pictures can't be opened and were left out")
+        notes += bad
+    notes += [
+        f"{sum(1 for one in scanned if one.facts and one.facts.misnamed):,} files have the extension of another format"
+    ] * any(one.facts and one.facts.misnamed for one in scanned)
+    kept = _kept(splits, scanned)
+    if "train" not in kept:
+        raise InputError(f"no picture for training in {name_or_path!r} can be opened")
+    return DataSet(data.name, kept["train"], kept.get("val"), kept.get("test"), tuple(notes), data.licence)
+
+
+def find_layout(name_or_path: str) -> Layout:
+    """What the folder or list at the path holds; InputError where there is nothing of the kind."""
+    path = Path(name_or_path).expanduser()
+    if path.is_dir():
+        return read_folder(path)
+    if path.is_file():
+        if path.suffix.lower() in LISTS:
+            return read_listing(path)
+        beside = path.parent / path.stem
+        hint = f", did you mean the folder {str(beside)!r}?" if beside.is_dir() else ""
+        raise InputError(
+            f"{name_or_path!r} is a file{hint}",
+            "The data is a folder of pictures, a .csv or .tsv list, or one of " + ", ".join(NAMES) + ".",
+            "Name the folder that holds the pictures.",
+        )
+    near = nearest(name_or_path, NAMES)
+    if not near and path.parent.is_dir():
+        near = nearest(path.name, (other.name for other in path.parent.iterdir()))
+    raise InputError(
+        f"there is no data at {name_or_path!r}{near}",
+        "The data is a folder of pictures, a .csv or .tsv list, or one of " + ", ".join(NAMES) + ".",
+        "Check the path.",
+    )
+
+
+def _published(name: str, options: DataOptions) -> DataSet:
+    if options.split:
+        raise InputError(
+            f"--split {options.split} can't be given for {name}",
+            "Its split is published and fixed.",
+            "Leave --split out.",
+        )
+    if name == "digits":
+        return open_digits()
+    opener = open_cifar if name.startswith("cifar") else open_idx
+    return opener(name, options.data_dir, options.offline)
+
+
+def _divided(layout: Layout, where: str, options: DataOptions) -> DataSet:
+    only = next(iter(layout.rows)) if len(layout.rows) == 1 else ""
+    if only and not options.split:
+        kind = "no train, val and test" if only == ALL else "train only"
+        raise InputError(
+            f"{where!r} has {kind}",
+            "Without a test set, nothing can be said about new pictures.",
+            "Add --split 80/10/10, or add a test folder.",
+        )
+    if options.split and not only:
+        raise InputError(
+            f"--split {options.split} can't be given for {where!r}",
+            f"It has splits of its own: {', '.join(layout.rows)}.",
+            "Leave --split out.",
+        )
+    notes = layout.notes
+    splits: dict[str, Samples | None]
+    if only:
+        splits = dict(divide(layout.samples(only, options.rules), options.split, options.seed))
+        counts = ", ".join(f"{len(samples):,} {name}" for name, samples in splits.items() if samples is not None)
+        notes = (*notes, f"split {options.split} with seed {options.seed}, by class: {counts}")
+    else:
+        splits = {split: layout.samples(split, options.rules) for split in layout.rows}
+    train = splits["train"]
+    assert train is not None
+    return DataSet(layout.name, train, splits.get("val"), splits.get("test"), notes)
+
+
+def _kept(splits: dict[str, Samples], scanned: list[Scanned]) -> dict[str, Samples]:
+    """The splits without their bad pictures, with the files' digests, in memory if all are small and equal."""
+    small = small_and_equal([one for one in scanned if not one.error])
+    kept: dict[str, Samples] = {}
+    start = 0
+    for name, samples in splits.items():
+        mine = scanned[start : start + len(samples)]
+        start += len(samples)
+        good = [index for index, one in enumerate(mine) if not one.error]
+        if not good:
+            continue
+        found = [mine[index] for index in good]
+        part = replace(samples.subset(good, samples.name), digests=tuple(one.sha256 for one in found))
+        kept[name] = part.in_memory(found) if small else part
+    return kept

@@ -1,0 +1,180 @@
+"""Opens every file once, in threads, and remembers what it found by path, size and time of change.
+
+The memory is a JSON file in the user's cache folder, replaced atomically. Where that folder can't be read or written,
+or the file is damaged, everything is simply scanned again. A file changed within the last two seconds is not
+remembered: it could change again without its time of change showing it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL
+import platformdirs
+from numpy.typing import NDArray
+from PIL import Image
+
+from layerwise.data.images import ImageFacts, ImageRules, open_image
+from layerwise.errors import InputError
+
+FORMAT = 1
+RECENT_NS = 2_000_000_000
+HASH_SIZE = 8
+
+
+@dataclass(frozen=True)
+class Scanned:
+    """What is known of one file: either `facts` or `error` is set."""
+
+    sha256: str  # of the file's bytes, "" where it can't be read
+    error: str  # why it can't be opened, with its path
+    facts: ImageFacts | None
+    pixels_sha256: str  # of the decoded pixels and their shape
+    perceptual: int  # 64 bits, see `perceptual_hash`
+
+
+def scan_files(
+    paths: Sequence[Path], rules: ImageRules, threads: int = 0, progress: Callable[[int, int], None] | None = None
+) -> list[Scanned]:
+    """What was found in each file, in the order of `paths`; nothing is raised for a bad file.
+
+    `threads` 0 means one a processor; `progress(done, total)` is called now and then.
+    """
+    if not paths:
+        return []
+    memory = _Memory(paths, rules)
+    found: list[Scanned] = []
+    with ThreadPoolExecutor(threads or min(16, os.cpu_count() or 1)) as pool:
+        for done, one in enumerate(pool.map(lambda path: memory.look(path, rules), paths), 1):
+            found.append(one)
+            if progress is not None and (done % 64 == 0 or done == len(paths)):
+                progress(done, len(paths))
+    memory.save()
+    return found
+
+
+def scan_one(path: Path, rules: ImageRules) -> Scanned:
+    """Reads, decodes and hashes one file."""
+    digest = ""
+    try:
+        if path.is_file() and path.stat().st_size <= rules.max_bytes:
+            data = path.read_bytes()
+            digest = hashlib.sha256(data).hexdigest()
+        pixels, facts = open_image(path, rules)
+    except InputError as problem:
+        return Scanned(digest, str(problem), None, "", 0)
+    except OSError as problem:
+        return Scanned(digest, f"{str(path)!r} can't be read: {problem.strerror or problem}", None, "", 0)
+    return Scanned(digest, "", facts, pixels_digest(pixels), perceptual_hash(pixels))
+
+
+def pixels_digest(pixels: NDArray[np.uint8]) -> str:
+    """SHA-256 (hex) of the shape and the values of a picture (H, W, C); grey stored as RGB counts as grey."""
+    if pixels.shape[2] == 3 and (pixels[..., :1] == pixels).all():
+        pixels = pixels[..., :1]
+    return hashlib.sha256(f"{pixels.shape}".encode() + np.ascontiguousarray(pixels).tobytes()).hexdigest()
+
+
+def _cosines(size: int, count: int) -> NDArray[np.float64]:
+    """The first `count` rows of the DCT-II of length `size`."""
+    rows, columns = np.arange(count)[:, None], np.arange(size)[None, :]
+    return np.asarray(np.cos(np.pi * rows * (2 * columns + 1) / (2 * size)))
+
+
+_COSINES = _cosines(32, HASH_SIZE + 1)
+
+
+def perceptual_hash(pixels: NDArray[np.uint8]) -> int:
+    """64 signs of low DCT coefficients of the picture in 32 x 32 grey pixels; the constant one is left out.
+
+    Bit 8 u + v is the sign of coefficient (u, v), u, v in 0..7, and bit 0 that of (0, 8). Thresholds of zero (instead
+    of the median) make a mirrored picture's hash the same bits with those of odd frequency inverted.
+    """
+    grey = thumbnail(pixels, 32).astype(np.float64)
+    coefficients = _COSINES @ grey @ _COSINES.T
+    chosen = coefficients[:HASH_SIZE, :HASH_SIZE].copy()
+    chosen[0, 0] = coefficients[0, HASH_SIZE]
+    return int.from_bytes(np.packbits(chosen.ravel() > 0, bitorder="little").tobytes(), "little")
+
+
+def thumbnail(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """The picture squashed to (side, side) grey."""
+    image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+    gap = 2.0 if min(image.size) >= 4 * side else None
+    return np.asarray(image.convert("L").resize((side, side), Image.Resampling.BOX, reducing_gap=gap), dtype=np.uint8)
+
+
+class _Memory:
+    """Earlier findings for the files under one folder and one set of rules."""
+
+    def __init__(self, paths: Sequence[Path], rules: ImageRules) -> None:
+        root = os.path.commonpath([path.absolute().parent for path in paths])
+        key = hashlib.sha256(json.dumps([FORMAT, PIL.__version__, root, asdict(rules)]).encode()).hexdigest()
+        self.file = cache_folder() / "scan" / f"{key[:32]}.json"
+        self.entries: dict[str, list[Any]] = {}
+        self.changed = False
+        self.now = time.time_ns()
+        try:
+            stored = json.loads(self.file.read_text("utf-8"))
+            if isinstance(stored, dict):
+                self.entries = stored
+        except (OSError, ValueError):
+            pass  # no memory: scan again
+
+    def look(self, path: Path, rules: ImageRules) -> Scanned:
+        key = str(path.absolute())
+        try:
+            state = path.stat()
+            stamp = [state.st_size, state.st_mtime_ns, state.st_ctime_ns]
+        except OSError:
+            return scan_one(path, rules)
+        known = _restored(self.entries.get(key), stamp)
+        if known is not None:
+            return known
+        found = scan_one(path, rules)
+        # Never remembered: a file that couldn't be read at all (the next time it may be), or one just written.
+        if found.sha256 and abs(self.now - max(stamp[1:])) > RECENT_NS:
+            facts = asdict(found.facts) if found.facts else None
+            self.entries[key] = [*stamp, found.sha256, found.error, facts, found.pixels_sha256, found.perceptual]
+            self.changed = True
+        return found
+
+    def save(self) -> None:
+        if not self.changed:
+            return
+        temporary = ""
+        try:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile("w", dir=self.file.parent, delete=False, encoding="utf-8") as stream:
+                temporary = stream.name
+                json.dump(self.entries, stream)
+            os.replace(temporary, self.file)
+        except OSError:
+            if temporary:
+                Path(temporary).unlink(missing_ok=True)
+
+
+def _restored(entry: object, stamp: list[int]) -> Scanned | None:
+    """The remembered finding, or None where there is none, it is stale, or it makes no sense."""
+    if not isinstance(entry, list) or len(entry) != 8 or entry[:3] != stamp:
+        return None
+    sha256, error, facts, pixels, perceptual = entry[3:]
+    try:
+        return Scanned(sha256, error, ImageFacts(**facts) if facts is not None else None, pixels, int(perceptual))
+    except (TypeError, ValueError):
+        return None
+
+
+def cache_folder() -> Path:
+    """The user's cache folder for Layerwise: what is found again if it is deleted."""
+    return Path(platformdirs.user_cache_dir("layerwise", appauthor=False))
