@@ -13,6 +13,7 @@ from layerwise.data import DataOptions, open_data
 from layerwise.data.loader import epoch_batches, epoch_order
 from layerwise.data.source import DataSet, hold_out
 from layerwise.models.shapes import cost
+from layerwise.optimiser import describe_groups
 from layerwise.recipe import Recipe
 from layerwise.training import Training
 
@@ -91,6 +92,5 @@ def banner(training: Training) -> list[str]:
         f"{'deterministic' if recipe.deterministic else 'not deterministic'}; recipe {recipe.hash[:12]}",
     ]
     if recipe.freeze or recipe.slow:
-        lines += [f"group {group['label']}: {len(group['params'])} entries, learning rate x {group['factor']:g}"
-                  for group in training.groups]
+        lines += describe_groups(training.groups, training.schedule.rate(0))
     return lines

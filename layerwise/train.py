@@ -16,19 +16,20 @@ import torch
 from torch import Tensor
 
 from layerwise import checkpoint, console, hardware, modelfile, rundir, transfer
+from layerwise.average import Average
 from layerwise.data.augment import fit_colour
 from layerwise.data.loader import epoch_batches, epoch_order, plain_batches, training_batches
 from layerwise.data.preprocess import fit_preprocess
 from layerwise.errors import InputError, Interrupted, MachineError
 from layerwise.failure import stop_before_step
 from layerwise.models.shapes import check_input
-from layerwise.optimiser import clip_gradients, keep_frozen_statistics, set_rate
+from layerwise.optimiser import clip_gradients, keep_frozen_statistics, set_rate, unfreeze
 from layerwise.preparation import RunOptions, banner, open_split, record_of, say
 from layerwise.randomness import derived_seed
 from layerwise.recipe import Recipe, check
 from layerwise.resumption import branch, differences
 from layerwise.signals import Signals
-from layerwise.training import Training, assemble, checkpoint_size, note, read_input, restore, save, thaw, write_input
+from layerwise.training import Training, assemble, checkpoint_size, note, read_input, restore, save, write_input
 
 LINES_PER_EPOCH = 10
 
@@ -56,7 +57,7 @@ def train(recipe: Recipe, options: RunOptions = RunOptions()) -> Path:  # noqa: 
     if source:
         report = transfer.start_from(training.model, data.train.class_names, source)
         if training.average:
-            training.average.restart(training.model)
+            training.average = Average(training.model, recipe.ema)
         for line in report.lines():
             say(options, line)
         rundir.write_json(run / "load-report.json", dataclasses.asdict(report))
@@ -90,7 +91,7 @@ def resume(run: Path, options: RunOptions = RunOptions()) -> Path:  # noqa: B008
     elif recipe.start_from:
         transfer.start_from(training.model, data.train.class_names, modelfile.read(recipe.start_from))
         if training.average:
-            training.average.restart(training.model)
+            training.average = Average(training.model, recipe.ema)
     for text in [*changes, *(f"skipped a damaged checkpoint: {problem}" for problem in damaged)]:
         note(training, text)
     rundir.update_run(run, {"state": "running"})
@@ -177,7 +178,7 @@ def loop(training: Training, signals: Signals, options: RunOptions) -> None:
                 keep_frozen_statistics(training.model, recipe)
                 ended = schedule.finished(position.samples)
             if recipe.unfreeze_at and before < recipe.unfreeze_at <= training.progress:
-                say(options, f"{len(thaw(training))} entries learn from now on")
+                say(options, f"{len(unfreeze(training.model, recipe))} entries learn from now on")
                 keep_frozen_statistics(training.model, recipe)
             if ended or signals.received is not None or time.monotonic() - saved > recipe.checkpoint_seconds:
                 save(training)

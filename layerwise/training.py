@@ -142,16 +142,6 @@ def assemble(run: Path, recipe: Recipe, data: DataSet, preprocess: Preprocess, c
     )
 
 
-def thaw(training: Training) -> list[str]:
-    """Ends the freezing (`unfreeze_at`): returns the names that learn from now on. The others keep their velocity."""
-    thawed = unfreeze(training.model, training.recipe)
-    held = optimiser_tensors(training.optimiser)
-    training.groups = parameter_groups(training.model, training.recipe)
-    training.optimiser = build_optimiser(training.groups, training.recipe)
-    restore_optimiser(training.optimiser, held)
-    return thawed
-
-
 def save(training: Training) -> None:
     """Writes a generation. A full disk does not end the training: it is noted and the last generation stands.
 
@@ -186,7 +176,7 @@ def restore(training: Training, generation: checkpoint.Generation) -> None:
     training.schedule.restore(state["schedule"])
     training.notes = list(state["notes"])
     if training.recipe.unfreeze_at and training.progress >= training.recipe.unfreeze_at:
-        thaw(training)
+        unfreeze(training.model, training.recipe)
 
     def under(prefix: str) -> dict[str, Tensor]:
         return {name.removeprefix(prefix): tensor for name, tensor in generation.tensors.items()

@@ -137,3 +137,20 @@ def test_with_a_part_of_the_state_dropped_the_result_differs(server: Server, tmp
     assert server.wait() == -signal.SIGKILL
     server.finish("resume", run, settings, control)
     assert digests(run) != digests(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_finishes_the_step_saves_and_leaves_with_its_code(
+    server: Server, tmp_path: Path, number: int, code: int
+) -> None:
+    settings = [*SETTINGS, *CONFIGURATIONS["sgd, average, accumulation, best"]]
+    server.finish("train", tmp_path / "whole", settings)
+    run = tmp_path / "stopped"
+    pid = server.start("train", run, settings)
+    while not list((run / "checkpoints").glob("[0-9]*")):
+        time.sleep(0.002)
+    os.kill(pid, number)
+    assert server.wait() == code
+    assert json.loads((run / "run.json").read_text())["state"] == "interrupted"
+    server.finish("resume", run, settings)
+    assert digests(run) == digests(tmp_path / "whole")

@@ -1,0 +1,83 @@
+"""The machine is chosen, stated and pinned; a device that is not there is an error, never a silent other one."""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+
+import pytest
+import torch
+
+from layerwise import hardware
+from layerwise.errors import InputError, MachineError
+from layerwise.presets import preset
+from layerwise.signals import Signals
+
+
+def test_nothing_is_left_to_be_chosen() -> None:
+    recipe = hardware.resolve(preset("fast"))
+    assert "auto" not in (recipe.device, recipe.precision, recipe.memory_format, recipe.compile)
+    assert recipe.threads >= 1
+    assert recipe.micro_batch == recipe.batch_size
+    assert hardware.resolve(recipe) == recipe
+    assert hardware.describe(recipe)["precision"] == recipe.precision
+
+
+@pytest.mark.parametrize(("bf16", "precision"), [(True, "bf16"), (False, "fp32")])
+def test_bf16_only_where_the_processor_computes_it(
+    monkeypatch: pytest.MonkeyPatch, bf16: bool, precision: str
+) -> None:
+    monkeypatch.setattr(hardware, "cpu_computes_bf16", lambda: bf16)
+    recipe = dataclasses.replace(preset("fast"), device="cpu")
+    assert hardware.resolve(recipe).precision == precision
+    forced = dataclasses.replace(recipe, precision="fp32")
+    assert hardware.resolve(forced).precision == "fp32"
+
+
+def test_the_forward_pass_runs_in_the_stated_precision() -> None:
+    layer, x = torch.nn.Linear(4, 4), torch.randn(2, 4)
+    recipe = dataclasses.replace(preset("fast"), device="cpu", precision="bf16")
+    with hardware.autocast(recipe):
+        assert layer(x).dtype == torch.bfloat16
+    with hardware.autocast(dataclasses.replace(recipe, precision="fp32")):
+        assert layer(x).dtype == torch.float32
+
+
+@pytest.mark.parametrize("device", ["cuda:7", "mps", "cuda"])
+def test_a_device_that_is_not_there_is_an_error(monkeypatch: pytest.MonkeyPatch, device: str) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(MachineError, match=f"device={device}: not available\ntorch .* sees these devices: cpu"):
+        hardware.resolve(dataclasses.replace(preset("fast"), device=device))
+
+
+def test_the_quota_of_the_control_group_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
+    monkeypatch.setattr(hardware.Path, "exists", lambda self: True)
+    monkeypatch.setattr(hardware.Path, "read_text", lambda self: "150000 100000")
+    monkeypatch.setattr(hardware.os, "sched_getaffinity", lambda who: set(range(64)), raising=False)
+    assert hardware.cores() == 2
+    monkeypatch.setattr(hardware.Path, "read_text", lambda self: "max 100000")
+    assert hardware.cores() == 64
+
+
+def test_an_unresolved_recipe_is_not_run() -> None:
+    with pytest.raises(InputError, match="still 'auto'"):
+        hardware.prepare(preset("fast"))
+
+
+def test_versions_name_what_a_number_depends_on() -> None:
+    assert {"python", "torch", "numpy", "pillow", "code"} <= hardware.versions().keys()
+
+
+def test_the_first_signal_asks_and_the_second_stops() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with Signals() as signals:
+        assert signals.received is None
+        signal.raise_signal(signal.SIGTERM)
+        assert (signals.received, signals.exit_code) == (signal.SIGTERM, 143)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGTERM) is before
+    with Signals() as signals:
+        signal.raise_signal(signal.SIGINT)
+        assert signals.exit_code == 130
