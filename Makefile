@@ -41,10 +41,10 @@ $(VENV)/core-is-installed: pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
 	  echo "make: $(PYTHON) -m venv failed; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 3; }
 	@echo "installing the versions of constraints.txt into $(VENV), torch first (some minutes the first time)"
-	$(PIP) $$(grep -m 1 '^torch==' constraints.txt)
-	$(PIP) --editable .
+	@$(PIP) $$(grep -m 1 '^torch==' constraints.txt)
+	@$(PIP) --editable .
 	@touch $@
 
 $(VENV)/dev-is-installed: $(VENV)/core-is-installed
-	$(PIP) --editable '.[dev]'
+	@$(PIP) --editable '.[dev]'
 	@touch $@

@@ -38,7 +38,7 @@ ROOMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "rules": (("schedule", "optimiser", "average"), (*LOW, "layers")),
     "machine": (("checkpoint", "hardware", "distributed"), LOW),
     "files": (("modelfile", "rundir", "transfer"), (*LOW, *NETWORKS, "data", "machine")),
-    "evaluate": (("evaluate",), (*LOW, *NETWORKS, "data", *MEASURES, *FILES)),
+    "evaluate": (("evaluate", "views"), (*LOW, *NETWORKS, "data", *MEASURES, *FILES)),
     "train": (("train", "training", "preparation", "resumption", "failure"),
               (*LOW, *NETWORKS, "data", *MEASURES, "rules", *FILES, "console")),
     "compress": (("compress",), (*LOW, *NETWORKS, "data", *MEASURES, *FILES, "evaluate")),
