@@ -1,0 +1,82 @@
+"""The command line: `main` runs a command and turns every error into a message and an exit status."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Sequence
+
+import typer
+
+from layerwise.cli import looking, measuring, predicting, training
+from layerwise.cli.app import app, globals_first
+from layerwise.cli.tables import print_json
+from layerwise.console import SETTINGS, Progress, Settings, note
+from layerwise.errors import InputError, Interrupted, LayerwiseError, MachineError, nearest
+
+__all__ = ["app", "main"]
+
+KINDS = {0: "", 1: "internal", 2: "input", 3: "machine", 4: "tolerance", 130: "interrupted", 143: "interrupted"}
+
+for group in (training, measuring, predicting, looking):
+    group.register(app)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command in `arguments` (sys.argv where None) and returns the exit status; never raises."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    for name, value in vars(Settings()).items():
+        setattr(SETTINGS, name, value)
+    try:
+        status = typer.main.get_command(app).main(globals_first(words), prog_name="layerwise", standalone_mode=False)
+        if status == 130:  # typer turns KeyboardInterrupt into this status
+            raise Interrupted("interrupted: stopped by Ctrl-C before there was anything to save")
+    except Exception as error:
+        return _report(error, words)
+    return status if isinstance(status, int) else 0
+
+
+def _report(error: Exception, words: Sequence[str]) -> int:
+    Progress.clear()
+    if "--debug" in words:
+        traceback.print_exception(error, file=sys.stderr)
+    known = as_known(error, words)
+    note(f"{'' if isinstance(known, Interrupted) else 'error: '}{known}")
+    if "--json" in words:
+        parts = {"what": known.what, "why": known.why, "mend": known.mend, "details": list(known.details)}
+        print_json({"error": {"kind": KINDS[known.exit_code], "exit_code": known.exit_code, **parts}})
+    return known.exit_code
+
+
+def as_known(error: Exception, words: Sequence[str]) -> LayerwiseError:
+    """`error` as one of ours: usage errors with the nearest name, errors of the system, and the unexpected ones."""
+    if isinstance(error, LayerwiseError):
+        return error
+    if isinstance(error, typer.TyperException):
+        return _usage_error(error, words)
+    if isinstance(error, (FileNotFoundError, IsADirectoryError, NotADirectoryError)):
+        return InputError(f"{error.filename}: {error.strerror}")
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return MachineError(f"{error.filename}: {error.strerror}", mend="Check its permissions and the free space.")
+    if isinstance(error, MemoryError):
+        return MachineError("out of memory", mend="Lower the batch with --set micro_batch=...")
+    debug = "" if "--debug" in words else "Run the command again with --debug for the traceback, and report it."
+    message = " ".join(str(error).split())
+    return LayerwiseError(f"internal error: {type(error).__name__}: {message}", mend=debug)
+
+
+def _usage_error(error: typer.TyperException, words: Sequence[str]) -> InputError:
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else "layerwise"
+    text = getattr(error, "message", "") or error.format_message()
+    option = getattr(error, "option_name", None)
+    if option is not None and text.startswith("No such option"):
+        options = [name for parameter in context.command.get_params(context) for name in parameter.opts]
+        text = f"{option}: {command} has no such option{nearest(option, options)}"
+    elif text.startswith("No such command"):
+        names = [item.name or "" for item in app.registered_commands]
+        wanted = next((word for word in globals_first(words) if not word.startswith("-") and word in text), "")
+        text = f"{wanted}: there is no such command{nearest(wanted, names)}"
+    else:
+        text = f"{command}: {error.format_message()}"
+    return InputError(text.rstrip("."), mend=f"`{command} --help` lists what it takes.")

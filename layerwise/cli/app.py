@@ -1,0 +1,91 @@
+"""The application and its global options. Each command parses, then calls one function."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from layerwise.console import SETTINGS, out
+from layerwise.errors import InputError
+
+EPILOG = (
+    "The global options (--data-dir, --offline, --no-colour, --debug) may stand anywhere. Results go to standard "
+    "output, messages to standard error. Exit status: 0 done, 1 internal error, 2 bad input or configuration, "
+    "3 the machine can't, 4 a result outside its tolerance, 130 or 143 interrupted."
+)
+
+app = typer.Typer(
+    name="layerwise",
+    help="Trains, tests and uses the convolutional networks of the papers.",
+    epilog=EPILOG,
+    add_completion=False,
+    no_args_is_help=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+FLAGS = ("--debug", "--no-colour", "--no-color", "--offline")
+VALUED = ("--data-dir",)
+
+
+def globals_first(words: Sequence[str]) -> list[str]:
+    """`words` with the global options moved before the command, so that they may stand anywhere before `--`."""
+    front: list[str] = []
+    rest: list[str] = []
+    index = 0
+    while index < len(words):
+        word = words[index]
+        if word == "--":
+            return front + rest + list(words[index:])
+        if word in FLAGS or word.split("=")[0] in VALUED and "=" in word:
+            front.append(word)
+        elif word in VALUED and index + 1 < len(words):
+            front += words[index:index + 2]
+            index += 1
+        else:
+            rest.append(word)
+        index += 1
+    return front + rest
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from layerwise.console import version
+
+        out(f"layerwise {version()}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def options(
+    context: typer.Context,
+    data_dir: Annotated[str, typer.Option(metavar="DIR", help="Where named data sets are looked for first.",
+                                          show_default=False)] = "",
+    offline: Annotated[bool, typer.Option("--offline", help="Make no network call.")] = False,
+    no_colour: Annotated[bool, typer.Option("--no-colour", "--no-color",
+                                            help="No colour and no moving line (also: NO_COLOR).")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Show the version.", is_eager=True,
+                                          callback=_print_version)] = False,
+) -> None:
+    """Trains, tests and uses the convolutional networks of the papers."""
+    SETTINGS.data_dir, SETTINGS.offline = data_dir, offline
+    SETTINGS.no_colour, SETTINGS.debug = no_colour, debug
+    if context.invoked_subcommand is None:
+        names = ", ".join(command.name or "" for command in app.registered_commands)
+        raise InputError("layerwise: no command given", f"The commands are: {names}.",
+                         "`layerwise --help` describes them.")
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON; an error too.")]
+Set = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="FIELD=VALUE", help="Change a field of the recipe; may be repeated."),
+]
+
+
+def data_dir() -> Path | None:
+    """The directory of --data-dir, or None."""
+    return Path(SETTINGS.data_dir) if SETTINGS.data_dir else None

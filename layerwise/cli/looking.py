@@ -1,0 +1,160 @@
+"""The commands that look and change nothing: recipe, models, check, fetch, bench, doctor."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from layerwise.cli.app import Json, Set, data_dir
+from layerwise.cli.tables import cell, print_json, print_table
+from layerwise.console import SETTINGS, note, out
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands of this file."""
+    for command in (check, recipe, models, fetch, bench, doctor):
+        app.command(command.__name__)(command)
+
+
+def recipe(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A preset, a JSON file or a run; none: the list of presets.",
+                                        show_default=False)] = "",
+    settings: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Prints a recipe with every field and its meaning; --json prints the file that --recipe reads."""
+    if not name:
+        return _presets(as_json)
+    from layerwise.recipe import field_notes
+    from layerwise.recipe_choice import changed_recipe
+
+    found = changed_recipe(name, settings or [])
+    if as_json:
+        out(found.to_json().rstrip("\n"))
+        return None
+    values = json.loads(found.to_json())
+    print_table(("field", "value", "allowed", "meaning"),
+                [(entry.name, json.dumps(values[entry.name]), entry.limits, entry.doc) for entry in field_notes()])
+    from layerwise.presets import NOTES
+
+    if not settings and name in NOTES:
+        out(f"\n{NOTES[name]}")
+    out(f"\nhash {found.hash}")
+    return None
+
+
+def _presets(as_json: bool) -> None:
+    from layerwise.presets import NOTES, PRESETS
+
+    if as_json:
+        return print_json({"presets": [{"name": name, "hash": preset.hash, "status": NOTES[name].status,
+                                        "summary": NOTES[name].summary} for name, preset in PRESETS.items()]})
+    print_table(("recipe", "status", "what for"), [(name, NOTES[name].status, NOTES[name].summary) for name in PRESETS])
+    return None
+
+
+def models(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A network; none: the list.", show_default=False)] = "",
+    size: Annotated[int, typer.Option(min=0, help="Side of the input in pixels; 0: the paper's.")] = 0,
+    channels: Annotated[int, typer.Option(min=0, help="Input channels; 0: the paper's.")] = 0,
+    classes: Annotated[int, typer.Option(min=0, help="Number of classes; 0: the paper's.")] = 0,
+    cost: Annotated[bool, typer.Option("--cost", help="The list with parameters and multiply-adds.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Lists the networks, or a network's layers: output shape, parameters, multiply-adds."""
+    from layerwise.layer_table import layer_table, network_list
+
+    if not name:
+        rows = network_list(cost)
+        if as_json:
+            return print_json({"networks": rows})
+        headers = ("network", "input (C, H, W)", *(("classes", "parameters", "multiply-adds") if cost else ()))
+        return print_table(headers, [[cell(value) for value in row.values()] for row in rows])
+    table = layer_table(name, size, channels, classes)
+    if as_json:
+        return print_json(table)
+    print_table(("layer", "kind", "output (C, H, W)", "parameters", "multiply-adds"),
+                [(row["name"], row["kind"], row["output"], row["parameters"], row["multiply_adds"])
+                 for row in table["layers"]])
+    out(f"\n{name}: {table['parameters']:,} parameters, {table['multiply_adds']:,} multiply-adds for one input of "
+        f"{'x'.join(map(str, table['input']))} ({table['convention']})")
+    for line in table["notes"]:
+        note(f"note: {line}")
+    return None
+
+
+def check(
+    data: Annotated[str, typer.Argument(metavar="DATA", help="A folder, a list (.csv, .tsv) or a named data set.")],
+    split: Annotated[str, typer.Option(metavar="A/B/C", help="Parts for train/val/test in percent.",
+                                       show_default=False)] = "",
+    waive_leaks: Annotated[bool, typer.Option("--waive-leaks", help="Pictures in two splits are no error.")] = False,
+    contact_sheet: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the worst finds as a PNG.",
+                                                       show_default=False)] = None,
+    as_json: Json = False,
+) -> None:
+    """Checks data before training: unreadable files, kinds, sizes, duplicates, leaks between splits, folder mistakes."""
+    from layerwise.data.check import check_data
+
+    raise NotImplementedError(check_data)
+
+
+def fetch(
+    data: Annotated[str, typer.Argument(metavar="DATA", help="A named data set: mnist, fashion-mnist, cifar10 or cifar100.")],
+    as_json: Json = False,
+) -> None:
+    """Fetches a data set into --data-dir or the user's cache, each file checked by its SHA-256."""
+    import layerwise.data
+
+    folder = layerwise.data.fetch(data, data_dir(), SETTINGS.offline)
+    if as_json:
+        return print_json({"data": data, "folder": str(folder)})
+    out(f"{data}: {folder}")
+    return None
+
+
+def bench(
+    network: Annotated[str, typer.Argument(metavar="NETWORK", help="A network, a model file or a run.")],
+    batches: Annotated[str, typer.Option("--batches", metavar="N,N,...", help="Batch sizes.")] = "1,8,32",
+    training: Annotated[bool, typer.Option("--training", help="Time a training step, not a forward pass.")] = False,
+    size: Annotated[int, typer.Option(min=0, help="Side of the input in pixels; 0: the network's.")] = 0,
+    repeats: Annotated[int, typer.Option(min=5, help="Timed repetitions of each batch size.")] = 30,
+    max_spread: Annotated[float, typer.Option(min=0.0, help="Largest interquartile range / median that is "
+                                                            "reported.")] = 0.25,
+    settings: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Times a network: warm-up, synchronised, median and 95th percentile; refuses a number that varies too much."""
+    from layerwise.benchmark import BenchOptions, bench, require_steady
+
+    report = bench(network, BenchOptions(batches, training, size, repeats, max_spread, tuple(settings or ())))
+    if as_json:
+        print_json(report.to_json())
+    else:
+        print_table(("batch", "median ms", "p95 ms", "spread", "images/s"),
+                    [(row.batch, row.median_text, row.p95_text, f"{100 * row.spread:.0f} %", row.rate_text)
+                     for row in report.rows])
+        out("")
+        for line in report.lines():
+            out(line)
+    require_steady(report)
+
+
+def doctor(
+    topic: Annotated[str, typer.Argument(metavar="TOPIC", help="bn: batch normalisation of RUN; none: this machine.",
+                                         show_default=False)] = "",
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run or a model file.", show_default=False)] = "",
+    data: Annotated[str, typer.Option(help="Data in place of the run's own.", show_default=False)] = "",
+    as_json: Json = False,
+) -> None:
+    """Prints one block to paste into a bug report; `doctor bn RUN` compares the ways to normalise at test."""
+    from layerwise.doctor import data_options, examine
+
+    findings = examine(topic, run, data, data_options(data_dir(), SETTINGS.offline))
+    if as_json:
+        return print_json(findings.values)
+    for line in findings.lines:
+        out(line)
+    return None

@@ -1,0 +1,92 @@
+"""The commands that measure: evaluate, compare, calibrate, report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from layerwise.cli.app import Json, data_dir
+from layerwise.cli.tables import print_json, print_table
+from layerwise.console import SETTINGS, interval, note, out, percent
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the commands of this file."""
+    for command in (evaluate, compare, calibrate, report):
+        app.command(command.__name__)(command)
+
+
+def evaluate(
+    models: Annotated[list[str], typer.Argument(metavar="MODEL", help="Runs or model files; of several, the probabilities are "
+                                                "averaged.", show_default=False)],
+    data: Annotated[str, typer.Option(metavar="NAME|DIR", help="Other data than the run's own.",
+                                      show_default=False)] = "",
+    on: Annotated[str, typer.Option(metavar="test|val|train", help="The split; none: test, or all of other data "
+                                    "without splits.", show_default=False)] = "",
+    protocol: Annotated[str, typer.Option(help="How pictures are shown to the network; none: as the recipe says.",
+                                          show_default=False)] = "",
+    report: Annotated[Path | None, typer.Option(metavar="DIR", help="Where result, predictions and worst mistakes are "
+                                                "saved; none: in the run.", show_default=False)] = None,
+    ignore_unknown: Annotated[bool, typer.Option("--ignore-unknown", help="Leave out pictures of classes that the "
+                                                 "model does not know.")] = False,
+    bad_images: Annotated[str, typer.Option(metavar="stop|skip", help="What an unreadable picture does.")] = "stop",
+    as_json: Json = False,
+) -> None:
+    """Tests a model, or several together, under a named protocol."""
+    from layerwise.assessment import Question, assess
+
+    question = Question(data, on, protocol, ignore_unknown, bad_images, report, data_dir(), SETTINGS.offline)
+    found = assess(models, question)
+    if as_json:
+        return print_json(found.to_json())
+    for line in found.lines():
+        out(line)
+    return None
+
+
+def compare(
+    a: Annotated[Path, typer.Argument(metavar="A", help="An evaluation's directory, or a run.", show_default=False)],
+    b: Annotated[Path, typer.Argument(metavar="B", help="Another, on the same images.", show_default=False)],
+    as_json: Json = False,
+) -> None:
+    """Compares two evaluations on the same images by paired tests; says so where the difference is noise."""
+    import layerwise.compare as comparison
+
+    found = comparison.compare(a, b)
+    if as_json:
+        return print_json(found.to_json())
+    print_table(("evaluation", "error", "only this one right", "protocol"), [
+        (found.a, percent(found.error_a), found.only_a_right, found.protocols[0]),
+        (found.b, percent(found.error_b), found.only_b_right, found.protocols[1]),
+    ])  # fmt: skip
+    out(f"\ndifference of the errors {percent(found.difference)}, 95 % interval {interval(found.interval)}")
+    out(found.verdict)
+    for line in found.notes:
+        note(f"note: {line}")
+    return None
+
+
+def calibrate(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run or a model file.", show_default=False)],
+    fit: Annotated[str, typer.Option(metavar="SPLIT|DIR", help="The pictures the temperature is fitted on.")] = "val",
+    report: Annotated[str, typer.Option(metavar="SPLIT|DIR", help="The pictures it is judged on.")] = "test",
+    as_json: Json = False,
+) -> None:
+    """Fits a temperature so that probabilities mean what they say, and shows its effect on other pictures."""
+    raise NotImplementedError
+
+
+def report(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's directory.", show_default=False)],
+    as_json: Json = False,
+) -> None:
+    """Writes the report page of a run, from its saved results; it never trains or tests."""
+    import layerwise.report as pages
+
+    page = pages.report(run)
+    if as_json:
+        return print_json({"report": str(page), "summary": pages.summary(run)})
+    out(f"report: {page}")
+    return None

@@ -1,0 +1,67 @@
+"""Tables and JSON on standard output."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TextIO
+
+from layerwise.console import SETTINGS, colour_wanted, safe
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+WIDE = 240  # columns where the output is no terminal: a table's lines are not folded in a log or a pipe
+
+
+def rich_console(stream: TextIO, no_colour: bool = False) -> Console:
+    """A rich console on `stream`: as wide as the terminal, or `WIDE` where there is none."""
+    from rich.console import Console
+
+    coloured = colour_wanted(stream, no_colour)
+    width = None if stream.isatty() else WIDE
+    return Console(file=stream, no_color=not coloured, force_terminal=coloured or None, width=width, highlight=False)
+
+
+def print_table(headers: Sequence[str], rows: Sequence[Sequence[object]], title: str = "") -> None:
+    """Prints `rows` under `headers` on standard output; columns of numbers stand to the right."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=SIMPLE_HEAD, title=title or None, title_justify="left", show_edge=False, pad_edge=False)
+    for index, header in enumerate(headers):
+        numeric = bool(rows) and all(_is_number(row[index]) for row in rows)
+        table.add_column(header, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell(value)) for value in row))
+    console = rich_console(sys.stdout, SETTINGS.no_colour)
+    with console.capture() as capture:
+        console.print(table)
+    sys.stdout.write("\n".join(line.rstrip() for line in capture.get().splitlines()) + "\n")
+
+
+def cell(value: object) -> str:
+    """`value` as the text of a cell: thousands apart for integers, `-` for nothing."""
+    if value is None or value == "":
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, (list, tuple)):
+        return "x".join(str(part) for part in value)
+    return safe(str(value))
+
+
+def _is_number(value: object) -> bool:
+    text = cell(value).removesuffix("%").strip().replace(",", "").replace("±", "")
+    return text == "-" or text.replace(".", "", 1).lstrip("-+").isdigit()
+
+
+def print_json(value: object) -> None:
+    """Prints `value` as JSON on standard output; NaN is refused (an undefined number is null)."""
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False, default=str) + "\n")

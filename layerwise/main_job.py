@@ -1,0 +1,172 @@
+"""The main job: train, test under the recipe's protocol, save the evaluation, write the report, say how it went.
+
+`train` and `resume` are what `layerwise train`, `layerwise resume` and `layerwise.train` do: they return the run's
+directory when everything is in it. A run that finished training but was stopped before its test is tested by `resume`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from layerwise import modelfile, rundir
+from layerwise.console import interval, note, percent
+from layerwise.data.source import DataSet, Samples
+from layerwise.errors import InputError
+from layerwise.evaluate import EvaluateOptions, evaluate
+from layerwise.preparation import RunOptions, open_split, say
+from layerwise.recipe import Recipe
+from layerwise.report import report, summary
+from layerwise.result import Result
+from layerwise.train import resume as resume_training
+from layerwise.train import train as train_only
+
+NO_TEST = "no test split: tested on the validation pictures, which also chose among weights or settings"
+
+
+def train(recipe: Recipe, options: RunOptions = RunOptions()) -> Path:  # noqa: B008 - frozen
+    """Trains as `recipe` says in a new directory, tests on the test split, reports; returns the run's directory.
+
+    Raises what `layerwise.train.train` and `layerwise.evaluate.evaluate` raise.
+    """
+    return finish(train_only(recipe, options), options)
+
+
+def resume(run: Path, options: RunOptions = RunOptions()) -> Path:  # noqa: B008 - frozen
+    """Goes on with an interrupted run to its end, then tests and reports; returns the run's directory.
+
+    Raises InputError where the run is finished and tested and no field is changed.
+    """
+    run = Path(run)
+    untested = not list(run.glob("evaluations/*/result.json"))
+    if not options.settings and rundir.read_run(run)["state"] == "finished" and untested:
+        say(options, f"{run}: the training is finished; its test and report follow")
+        return finish(run, options)
+    return finish(resume_training(run, options), options)
+
+
+def extended(run: Path, amount: float) -> str:
+    """The setting that makes a run longer by `amount` of its unit, as "duration=20"."""
+    if amount <= 0:
+        raise InputError(f"--extend {amount:g}: must be above 0", mend="Give the number of epochs or iterations to add.")
+    return f"duration={rundir.read_recipe(Path(run)).duration + amount:g}"
+
+
+def finish(run: Path, options: RunOptions) -> Path:
+    """What follows the training of `run`: its test under the recipe's protocol, the saved evaluation, the report."""
+    recipe = rundir.read_recipe(run)
+    split, samples = tested_split(open_split(recipe, dataclasses.replace(options, quiet=True)))
+    if samples is None:
+        rundir.add_notes(run, "no test and no validation pictures: this network was not tested")
+    else:
+        if split != "test":
+            rundir.add_notes(run, NO_TEST)
+        model = modelfile.read(run, recipe.device)
+        say(options, f"testing {len(samples)} pictures of the {split} split, protocol {recipe.protocol}")
+        result = evaluate(model, samples, EvaluateOptions(protocol=recipe.protocol, device=recipe.device))
+        result.save(run / "evaluations" / f"{split}-{recipe.protocol}")
+        modelfile.write(model.path, dataclasses.replace(model, results=[digest(result, split)]))
+    report(run)
+    return run
+
+
+def tested_split(data: DataSet) -> tuple[str, Samples | None]:
+    """The split on which a run is tested: test, else val, else none."""
+    if data.test is not None:
+        return "test", data.test
+    return "val", data.val
+
+
+def digest(result: Result, split: str) -> dict[str, Any]:
+    """What the model file keeps of a result: the numbers with their protocol and data, and nothing that is a time."""
+    whole = result.to_json()
+    return {key: whole[key] for key in ("protocol", "samples", "metrics", "data")} | {"split": split}
+
+
+def closing_lines(run: Path) -> list[str]:
+    """The closing summary: error with interval and protocol, what was odd, the files, the next commands."""
+    found = summary(run)
+    lines = [f"{found['network']} on {found['data']}: {found['steps']} steps, seed {found['seed']}, recipe "
+             f"{found['recipe']} ({str(found['recipe_hash'])[:12]})"]
+    for one in found["evaluations"]:
+        metrics = one["metrics"]
+        lines.append(f"{one['split']} error {percent(metrics.get('error'))} (95 % interval "
+                     f"{interval(metrics.get('error_interval'))}), {one['samples']} pictures, protocol "
+                     f"{one['protocol']['name']}")
+        if one.get("unreadable"):
+            lines.append(f"unreadable: {one['unreadable']} pictures, counted apart")
+    if not found["evaluations"]:
+        lines.append("not tested")
+    lines += [f"note: {text}" for text in found["notes"]]
+    for name, file in (("model", "model.safetensors"), ("report", "report.html")):
+        if (run / file).is_file():
+            lines.append(f"{name}: {run / file}")
+    return [*lines, f"use it: layerwise predict {run} PICTURES"]
+
+
+def train_seeds(recipe: Recipe, options: RunOptions, seeds: int) -> dict[str, Any]:
+    """Trains with the seeds seed, seed + 1, ... in a directory each; returns the spread of the test error."""
+    if seeds < 1:
+        raise InputError(f"--seeds {seeds}: must be at least 1")
+    runs = []
+    for seed in range(recipe.seed, recipe.seed + seeds):
+        out = options.out / f"seed{seed}" if options.out is not None and seeds > 1 else options.out
+        runs.append(train(dataclasses.replace(recipe, seed=seed), dataclasses.replace(options, out=out)))
+        if not options.quiet and seeds > 1:
+            for line in closing_lines(runs[-1]):
+                note(line)
+    return spread(runs)
+
+
+def spread(runs: Sequence[Path]) -> dict[str, Any]:
+    """Mean, standard deviation (n - 1), median, least and largest error of runs, with what kind of number it is."""
+    found = [summary(run) for run in runs]
+    tested = [(one, one["evaluations"][0]) for one in found if one["evaluations"]]
+    errors = [evaluation["metrics"]["error"] for _, evaluation in tested]
+    label = "best validation epoch" if found[0]["select"] == "best" else "last epoch"
+    numbers: dict[str, Any] = {
+        "mean": statistics.fmean(errors) if errors else None,
+        "sd": statistics.stdev(errors) if len(errors) > 1 else None,
+        "median": statistics.median(errors) if errors else None,
+        "min": min(errors, default=None),
+        "max": max(errors, default=None),
+    }
+    first = tested[0][1] if tested else {"split": None, "protocol": {"name": None}}
+    return {"seeds": [one["seed"] for one in found], "weights": label, "split": first["split"],
+            "protocol": first["protocol"]["name"], "error": numbers, "runs": found}  # fmt: skip
+
+
+def spread_lines(found: dict[str, Any]) -> list[str]:
+    """The spread over seeds for people."""
+    numbers = found["error"]
+    if numbers["mean"] is None:
+        return ["not tested"]
+    deviation = "" if numbers["sd"] is None else f" ± {percent(numbers['sd'])}"
+    return [f"{len(found['seeds'])} seeds, {found['split']} error {percent(numbers['mean'])}{deviation} (mean ± standard "
+            f"deviation), median {percent(numbers['median'])}, {percent(numbers['min'])} to {percent(numbers['max'])}; "
+            f"{found['weights']}, protocol {found['protocol']}"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Question:
+    """What is evaluated: `data` ("" for the run's own), its split `on`, the protocol ("" for the recipe's)."""
+
+    data: str = ""
+    on: str = ""
+    protocol: str = ""
+    ignore_unknown: bool = False
+    bad_images: str = "stop"
+    data_dir: Path | None = None
+    offline: bool = False
+    device: str = "auto"
+
+
+def assess(models: Sequence[Path | str], question: Question = Question()) -> tuple[Result, str]:  # noqa: B008 - frozen
+    """Evaluates a model, or the average of several, as `question` asks; returns the result and the split's name.
+
+    Raises InputError for a split that is not there or classes that the model doesn't know.
+    """
+    raise NotImplementedError

@@ -1,0 +1,206 @@
+"""The command line: its frozen help, what each command prints, JSON, quick starts, and no colour where there is none."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from layerwise import console
+from layerwise.cli import app, main
+from layerwise.cli.app import globals_first
+from layerwise.cli.tables import cell, print_json, print_table
+from layerwise.presets import PRESETS, preset
+from layerwise.recipe import Recipe
+
+GOLDEN = Path(__file__).parent / "golden" / "help"
+COMMANDS = ("", *(command.name or "" for command in app.registered_commands))
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(autouse=True)
+def plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundred columns, no colour, nothing of the caller's terminal."""
+    for name in ("FORCE_COLOR", "CLICOLOR_FORCE", "PY_COLORS", "GITHUB_ACTIONS", "TERMINAL_WIDTH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("TERM", "dumb")
+
+
+def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    variables = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=variables, check=False)
+
+
+def stripped(text: str) -> str:
+    return "\n".join(line.rstrip() for line in text.strip().splitlines()) + "\n"
+
+
+def golden(command: str) -> Path:
+    return GOLDEN / f"{command or 'layerwise'}.txt"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_is_frozen(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """To change a help text on purpose: LAYERWISE_WRITE_GOLDEN=1 pytest tests/test_cli.py -k frozen, and look."""
+    assert main([*([command] if command else []), "--help"]) == 0
+    found = stripped(capsys.readouterr().out)
+    if os.environ.get("LAYERWISE_WRITE_GOLDEN"):
+        golden(command).write_text(found, "utf-8")
+    assert found == golden(command).read_text("utf-8")
+
+
+def test_each_golden_help_has_its_command() -> None:
+    assert {path.stem for path in GOLDEN.glob("*.txt")} == {command or "layerwise" for command in COMMANDS}
+
+
+@pytest.mark.parametrize("words", ["--help", "train --help", "--version", "recipe fast --json", "recipe"])
+def test_no_torch_for_help(words: str) -> None:
+    code = (f"import sys\nfrom layerwise.cli import main\nstatus = main({words.split()!r})\n"
+            "sys.stderr.write(','.join(sorted({'torch', 'numpy', 'matplotlib'} & set(sys.modules))))\nsys.exit(status)")
+    done = run_python(code)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_torch_is_found_where_it_is_loaded() -> None:
+    """The negative control of the test before: `models` needs torch."""
+    code = "import sys\nfrom layerwise.cli import main\nmain(['models'])\nassert 'torch' not in sys.modules"
+    assert run_python(code).returncode == 1
+
+
+def test_python_m_is_the_command() -> None:
+    done = subprocess.run([sys.executable, "-m", "layerwise", "--version"], capture_output=True, text=True, check=True,
+                          env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert done.stdout.startswith("layerwise ")
+
+
+def test_global_options_stand_anywhere() -> None:
+    assert globals_first(["check", "x", "--offline", "--data-dir", "d"]) == ["--offline", "--data-dir", "d", "check", "x"]
+    assert globals_first(["check", "--data-dir=d", "x"]) == ["--data-dir=d", "check", "x"]
+    assert globals_first(["predict", "r", "--", "--debug"]) == ["predict", "r", "--", "--debug"]
+    assert globals_first(["check", "--data-dir"]) == ["check", "--data-dir"]
+
+
+def test_global_options_arrive_and_do_not_stay(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["recipe", "--offline", "--no-colour", "--data-dir", "d"]) == 0
+    assert console.SETTINGS == console.Settings(False, True, True, "d")
+    assert main(["recipe"]) == 0
+    assert console.SETTINGS == console.Settings()
+    capsys.readouterr()
+
+
+def test_recipe_list(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["recipe"]) == 0
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in PRESETS)
+    assert main(["recipe", "--json"]) == 0
+    listed = json.loads(capsys.readouterr().out)["presets"]
+    assert {row["name"]: row["hash"] for row in listed} == {name: recipe.hash for name, recipe in PRESETS.items()}
+
+
+def test_recipe_json_reads_back(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["recipe", "fast", "--set", "learning_rate=0.05", "--json"]) == 0
+    text = capsys.readouterr().out
+    recipe = Recipe.from_json(text, "stdout")
+    assert recipe.learning_rate == 0.05
+    file = tmp_path / "my.json"
+    file.write_text(text, "utf-8")
+    assert main(["recipe", str(file), "--json"]) == 0
+    assert capsys.readouterr().out == text
+
+
+def test_recipe_shows_every_field(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["recipe", "digits"]) == 0
+    printed = capsys.readouterr().out
+    assert all(f"\n{name} " in f"\n{printed}" for name in vars(preset("digits")))
+    assert preset("digits").hash in printed
+
+
+def test_models_list_and_table(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "--json"]) == 0
+    names = [row["name"] for row in json.loads(capsys.readouterr().out)["networks"]]
+    assert {"resnet20", "alexnet", "lenet5"} <= set(names)
+    assert main(["models", "resnet20"]) == 0
+    assert "resnet20: 269,722 parameters, 40,551,040 multiply-adds" in capsys.readouterr().out
+    assert main(["models", "lenet5", "--json"]) == 0
+    table = json.loads(capsys.readouterr().out)
+    assert sum(row["parameters"] for row in table["layers"]) == table["parameters"]
+    assert sum(row["multiply_adds"] for row in table["layers"]) == table["multiply_adds"]
+
+
+def test_models_says_where_the_stem_is_too_coarse(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "resnet18", "--size", "32"]) == 0
+    assert "note: input 32x32 is reduced to 1x1" in capsys.readouterr().err
+
+
+def test_doctor_is_one_block(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == lines[-1] == "```"
+    assert any(line.startswith("torch: ") for line in lines)
+    assert main(["doctor", "--json"]) == 0
+    assert set(json.loads(capsys.readouterr().out)) == {"versions", "hardware", "devices", "bf16_on_cpu", "environment"}
+
+
+def test_no_colour_and_no_bar_without_a_terminal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,
+                                                 ) -> None:
+    monkeypatch.delenv("NO_COLOR")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    assert main(["models"]) == 0
+    console.Progress.line("half of it")
+    seen = capsys.readouterr()
+    assert "\x1b" not in seen.out + seen.err
+    assert "half" not in seen.err
+
+
+class Terminal:
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("name", "value", "option", "wanted"), [
+    ("TERM", "xterm", False, True), ("TERM", "xterm", True, False), ("TERM", "dumb", False, False),
+    ("NO_COLOR", "1", False, False), ("NO_COLOR", "", False, True),
+])
+def test_colour_is_for_terminals_that_want_it(name: str, value: str, option: bool, wanted: bool,
+                                              monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv(name, value)
+    assert console.colour_wanted(Terminal(), option) is wanted  # type: ignore[arg-type]
+
+
+def test_cells() -> None:
+    assert [cell(value) for value in (1234567, 0.123456, True, None, "", [3, 32, 32], "a\x1b[1m")] == [
+        "1,234,567", "0.1235", "yes", "-", "-", "3x32x32", "a\\x1b[1m"]  # fmt: skip
+
+
+def test_long_cells_are_not_cut_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(("name", "n"), [("x" * 150, 12), ("y", 3)])
+    printed = capsys.readouterr().out
+    assert "x" * 150 in printed
+    assert printed.splitlines()[-1].endswith("  3")
+
+
+def test_json_refuses_nan() -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        print_json({"error": float("nan")})
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0.4, "0 s"), (59.6, "1 min 0 s"), (3599, "59 min 59 s"),
+                                               (7800, "2 h 10 min")])
+def test_durations(seconds: float, text: str) -> None:
+    assert console.duration(seconds) == text
+
+
+def test_percentages() -> None:
+    assert console.percent(0.01234) == "1.23 %"
+    assert console.percent(None) == console.percent(float("nan")) == console.interval(None) == "-"
+    assert console.interval((0.01, 0.025)) == "1.00 to 2.50 %"
