@@ -103,11 +103,12 @@ def parameter_groups(model: nn.Module, recipe: Recipe) -> Groups:
 
 def describe_groups(groups: Groups, rate: float) -> list[str]:
     """One line a group for the start banner: tensors, parameters, and its learning rate at `rate`."""
-    return [
-        f"{group['label']}: {len(group['params'])} tensors, {sum(part.numel() for part in group['params']):,} "
-        f"parameters, learning rate {rate * group['factor']:g}"
-        for group in groups
-    ]
+    lines = []
+    for group in groups:
+        tensors, numbers = len(group["params"]), sum(part.numel() for part in group["params"])
+        count = f"{tensors} tensor{'s' if tensors != 1 else ''}, {numbers:,} parameters"
+        lines.append(f"{group['label']}: {count}, learning rate {rate * group['factor']:g}")
+    return lines
 
 
 def build_optimiser(groups: Groups, recipe: Recipe) -> Optimizer:
