@@ -33,12 +33,12 @@ ROOMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "layers": (("layers",), ("ground",)),
     "models": (("models",), ("ground", "layers")),
     "data": (("data",), LOW),
-    "measures": (("metrics", "protocols", "result"), ("ground",)),
+    "measures": (("metrics", "protocols", "result", "predictions_table"), ("ground",)),
     "tasks": (("tasks",), ("ground", *NETWORKS, "measures")),
     "rules": (("schedule", "optimiser", "average"), (*LOW, "layers")),
     "machine": (("checkpoint", "hardware", "distributed"), LOW),
     "files": (("modelfile", "rundir", "transfer"), (*LOW, *NETWORKS, "data", "machine")),
-    "evaluate": (("evaluate", "views"), (*LOW, *NETWORKS, "data", *MEASURES, *FILES)),
+    "evaluate": (("evaluate", "views", "batch_statistics", "calibrate"), (*LOW, *NETWORKS, "data", *MEASURES, *FILES)),
     "train": (("train", "training", "preparation", "resumption", "failure"),
               (*LOW, *NETWORKS, "data", *MEASURES, "rules", *FILES, "console")),
     "compress": (("compress",), (*LOW, *NETWORKS, "data", *MEASURES, *FILES, "evaluate")),
@@ -48,7 +48,7 @@ ROOMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "experiments": (("experiments",), (*LOW, *NETWORKS, "data", *MEASURES, *FILES, "evaluate", "train")),
 }
 EVERYWHERE = tuple(ROOMS)
-ROOMS["jobs"] = (("main_job", "assessment", "calibration", "recipe_choice", "layer_table", "benchmark", "compare",
+ROOMS["jobs"] = (("main_job", "assessment", "recipe_choice", "layer_table", "benchmark", "compare",
                   "doctor"), EVERYWHERE)
 ROOMS["public"] = (("",), (*EVERYWHERE, "jobs"))
 ROOMS["command line"] = (("cli", "__main__"), (*EVERYWHERE, "jobs", "public"))
