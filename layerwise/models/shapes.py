@@ -54,20 +54,14 @@ def cost(model: nn.Module | str, input_shape: tuple[int, int, int] | None = None
     """
     network = _on_meta(model) if isinstance(model, str) else model
     shape = input_shape or _own_input(network)
-    rows = tuple(_walk(network, shape))
-    return Cost(sum(p.numel() for p in network.parameters()), sum(row.multiply_adds for row in rows), rows)
+    rows, _ = _walk(network, shape)
+    return Cost(sum(p.numel() for p in network.parameters()), sum(row.multiply_adds for row in rows), tuple(rows))
 
 
 def stage_shapes(model: nn.Module | str, input_shape: tuple[int, int, int] | None = None) -> dict[str, tuple[int, ...]]:
     """The output shape (C, H, W) of each child of `features`, by its name."""
     network = _on_meta(model) if isinstance(model, str) else model
-    features = network.get_submodule("features")
-    shapes: dict[str, tuple[int, ...]] = {}
-    with _stateless(network, input_shape or _own_input(network)) as (state, image):
-        for name, child in features.named_children():
-            image = torch.func.functional_call(child, _under(state, f"features.{name}."), (image,))
-            shapes[name] = tuple(image.shape[1:])
-    return shapes
+    return _walk(network, input_shape or _own_input(network))[1]
 
 
 def check_input(name: str, in_channels: int, size: int, num_classes: int) -> list[str]:
@@ -79,15 +73,14 @@ def check_input(name: str, in_channels: int, size: int, num_classes: int) -> lis
         raise InputError(f"input_size={size}: pictures have at least one pixel a side", mend="Set input_size=32 or so.")
     network = _on_meta(name, num_classes, in_channels)
     try:
-        _walk(network, (in_channels, size, size))
+        _, shapes = _walk(network, (in_channels, size, size))
     except MisfitError as misfit:
         raise _message(name, network, size, misfit) from None
     published = published_input(name)[1]
-    shapes = [shape for shape in stage_shapes(network, (in_channels, size, size)).items() if len(shape[1]) == 3]
-    layer, (_, side, _) = shapes[-1]
+    layer, (_, side, _) = list(shapes.items())[-1]
     if name not in FOR_SMALL_PICTURES or side > 2:
         return []
-    first = next(stage for stage, shape in shapes if shape[1] == side)
+    first = next(stage for stage, shape in shapes.items() if shape[1] == side)
     usual = stage_shapes(network, (in_channels, published, published))[layer][1]
     return [
         f"input {size}x{size} is reduced to {side}x{side} by {first} ({usual}x{usual} by {layer} at the paper's "
@@ -140,12 +133,23 @@ def _fitting(network: nn.Module, published: int) -> tuple[int, int]:
     return edge(published, 0), highest
 
 
-def _walk(network: nn.Module, input_shape: tuple[int, int, int]) -> list[Row]:
-    """One row for each layer without children, in the order of the computation. Raises MisfitError."""
+def _walk(network: nn.Module, input_shape: tuple[int, int, int]) -> tuple[list[Row], dict[str, tuple[int, ...]]]:
+    """One row for each layer without children, in the order of the computation; the output shape of each stage.
+
+    Raises MisfitError.
+    """
     rows: list[Row] = []
+    stages: dict[str, tuple[int, ...]] = {}
     reached: list[tuple[str, nn.Module, tuple[int, ...]]] = []
     handles = []
     for name, module in network.named_modules():
+        parent, _, stage = name.rpartition(".")
+        if parent == "features":
+
+            def leave(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor, stage: str = stage) -> None:
+                stages[stage] = tuple(output.shape[1:])
+
+            handles.append(module.register_forward_hook(leave))
         if next(module.children(), None) is not None:
             continue
 
@@ -166,7 +170,7 @@ def _walk(network: nn.Module, input_shape: tuple[int, int, int]) -> list[Row]:
     finally:
         for handle in handles:
             handle.remove()
-    return rows
+    return rows, stages
 
 
 def _row(name: str, layer: nn.Module, output: tuple[int, ...]) -> Row:
@@ -192,10 +196,6 @@ def _stateless(network: nn.Module, input_shape: tuple[int, ...]) -> Iterator[tup
     finally:
         for module, mode in modes.items():
             module.training = mode
-
-
-def _under(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
 
 
 def _on_meta(name: str, num_classes: int | None = None, in_channels: int | None = None) -> nn.Module:
