@@ -4,8 +4,8 @@ There is no generator and so no state to save or lose: a worker, a process or a 
 of a sample gets the numbers every other would get.
 
 The counter is hashed with the finaliser of SplitMix64 (Steele, Lea, Flood, "Fast splittable pseudorandom number
-generators", OOPSLA 2014, with Stafford's "Mix13" constants). (seed, epoch, stage) become two 64-bit keys by SHA-256; the
-first starts a stream for each sample, the second separates the counters within it:
+generators", OOPSLA 2014, with Stafford's "Mix13" constants). (seed, epoch, stage) become two 64-bit keys by SHA-256;
+the first starts a stream for each sample, the second separates the counters within it:
 
     start(sample)           = mix(key0 + GOLDEN * sample)
     bits(sample, counter)   = mix((start(sample) ^ key1) + GOLDEN * counter)        modulo 2**64

@@ -68,7 +68,8 @@ class Preprocess:
     @property
     def pad_colour(self) -> NDArray[np.uint8]:
         """The mean colour as (C,) uint8: what fills bars and borders, about 0 after normalisation."""
-        return np.rint(self.mean.mean(axis=(1, 2), dtype=np.float64) * 255).astype(np.uint8)
+        colour: NDArray[np.uint8] = np.rint(self.mean.mean(axis=(1, 2), dtype=np.float64) * 255).astype(np.uint8)
+        return colour
 
     def place(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """The picture at the network's size, not yet normalised: (H, W, C) -> (size, size, channels).
@@ -140,7 +141,7 @@ class Preprocess:
 
     def tensor(self, image: NDArray[np.uint8]) -> Tensor:
         """One opened picture to a batch of one: (H, W, C) uint8 -> (1, C, size, size) float32."""
-        return self.normalise(torch.from_numpy(np.ascontiguousarray(self.place(image)))[None])
+        return self.normalise(to_tensor(self.place(image)[None]))
 
     def to_json(self) -> dict[str, Any]:
         """The specification without its tensors, for the header of a model file; `from_parts` reads it."""
@@ -172,10 +173,17 @@ class Preprocess:
                 "take the model file as it was written, or one written by this version",
                 problems,
             )
-        arrays = {
-            name: tensors[name].detach().cpu().contiguous().numpy().astype(np.float32) for name in ("mean", "std")
-        }
-        return Preprocess(**{name: parts[name] for name in FITTED}, **arrays)
+        mean, std = (tensors[name].detach().cpu().contiguous().numpy().copy() for name in ("mean", "std"))
+        return Preprocess(
+            parts["channels"],
+            parts["size"],
+            parts["resize"],
+            parts["resize_to"],
+            parts["interpolation"],
+            parts["exif"],
+            mean,
+            std,
+        )
 
     def _on(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
         # 255 is a tensor because CUDA divides by a Python number as a product with its rounded inverse.
@@ -184,6 +192,11 @@ class Preprocess:
             scale, mean, std = (torch.from_numpy(array.copy()).to(device) for array in arrays)
             self._constants[str(device)] = (scale, mean, std)
         return self._constants[str(device)]
+
+
+def to_tensor(pictures: NDArray[np.uint8]) -> Tensor:
+    """Pictures as a uint8 tensor of the same shape; the memory is shared where it is contiguous and writable."""
+    return torch.from_numpy(np.require(pictures, np.uint8, ["C", "W"]))
 
 
 def fit_preprocess(samples: Samples, recipe: Recipe) -> Preprocess:
@@ -234,8 +247,8 @@ def _resolved(samples: Samples, recipe: Recipe) -> tuple[int, int]:
     if samples.images is not None:
         shapes.add(samples.images.shape[1:])
     else:
-        for chunk in statistics.pictures(samples, lambda picture: picture):
-            shapes.update(picture.shape for picture in chunk)
+        for chunk in statistics.pictures(samples, lambda picture: picture.shape):
+            shapes.update(chunk)
             if size and any(shape[2] == 3 for shape in shapes):
                 break  # one picture in colour settles it
     channels = channels or max(shape[2] for shape in shapes)

@@ -19,7 +19,8 @@ INTERPOLATIONS = {
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
-LONGEST_ASPECT = 20  # beyond it only the central part of a strip is resized: 1 x 100,000 must not become 256 x 25,600,000
+# Beyond it only the central part of a strip is resized: 1 x 100,000 must not become 256 x 25,600,000.
+LONGEST_ASPECT = 20
 
 
 def to_channels(images: NDArray[np.uint8], channels: int) -> NDArray[np.uint8]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +17,7 @@ MOST_FILES = 5_000  # of a folder's pictures; memory is cheap to read, files are
 CHUNK = 64
 
 Picture = NDArray[np.uint8]
+Outcome = TypeVar("Outcome")
 
 
 def worker_count() -> int:
@@ -35,8 +37,8 @@ def representative(samples: Samples) -> NDArray[np.int64]:
     return np.sort(permutation(0, 0, size, "statistics")[:MOST_FILES])
 
 
-def pictures(samples: Samples, change: Callable[[Picture], Picture]) -> Iterator[Sequence[Picture]]:
-    """The representative pictures after `change`, decoded in threads, a few dozen at a time."""
+def pictures(samples: Samples, change: Callable[[Picture], Outcome]) -> Iterator[Sequence[Outcome]]:
+    """What `change` makes of the representative pictures, decoded in threads, a few dozen at a time."""
     indices = [int(index) for index in representative(samples)]
     with ThreadPoolExecutor(worker_count(), "layerwise-statistics") as pool:
         for start in range(0, len(indices), CHUNK):

@@ -1,0 +1,177 @@
+"""Augmentation of training pictures. Every draw is a pure function of (seed, epoch, sample, stage).
+
+Geometry is done in uint8 before normalisation, colour and mixup in float32 after it. The borders of pad-and-crop have
+the training set's mean colour rounded to uint8, which normalisation brings to about 0: the papers pad with zeros after
+the mean is subtracted. (A per-pixel mean is subtracted after the crop, in the crop's own coordinates.)
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.special import betaincinv
+from torch import Tensor
+
+from layerwise.data import resize
+from layerwise.data.colour import Colour, colour_shift, fit_colour
+from layerwise.data.preprocess import Preprocess
+from layerwise.errors import InputError
+from layerwise.randomness import uniform
+from layerwise.recipe import Recipe
+
+__all__ = [
+    "Colour",
+    "Draws",
+    "augment_batch",
+    "augment_picture",
+    "check_augmentation",
+    "colour_shift",
+    "draw",
+    "fit_colour",
+    "mix",
+    "pad_and_crop",
+    "resized_box",
+    "whole_batches",
+]
+
+TRIES = 10  # of the random resized crop, before the centre is taken
+RATIOS = (3 / 4, 4 / 3)  # its aspect ratios, width over height
+NUMBERS = {"none": 0, "pad": 2, "resized": 4 * TRIES, "scale": 3}  # uniform numbers that each crop takes
+
+
+@dataclass(frozen=True, eq=False)
+class Draws:
+    """What chance decided for N pictures: `crop` (N, k) uniform numbers in [0, 1), `flip` (N,)."""
+
+    crop: NDArray[np.float64]
+    flip: NDArray[np.bool_]
+
+
+def draw(recipe: Recipe, epoch: int, keys: NDArray[np.int64]) -> Draws:
+    """The draws for the pictures with these keys (a sample's index, or another number for a repetition)."""
+    crop = uniform(recipe.seed, epoch, keys, "crop", NUMBERS[recipe.crop])
+    if recipe.flip:
+        return Draws(crop, uniform(recipe.seed, epoch, keys, "flip")[:, 0] < 0.5)
+    return Draws(crop, np.zeros(len(keys), np.bool_))
+
+
+def whole_batches(recipe: Recipe, preprocess: Preprocess) -> bool:
+    """Whether pictures of one size can be augmented as whole batches, without resampling each."""
+    return preprocess.resize == "none" and recipe.crop in ("none", "pad")
+
+
+def check_augmentation(recipe: Recipe, preprocess: Preprocess, colour: Colour | None) -> None:
+    """Raises InputError where the recipe's augmentation and the preprocessing do not agree."""
+    low = recipe.scale_range[0]
+    if recipe.crop == "scale" and low < preprocess.size:
+        raise InputError(
+            f"scale_range starts at {low}, below the network's input of {preprocess.size} pixels",
+            "The crop would be larger than the resized picture.",
+            f"use --set scale_range={preprocess.size},{max(recipe.scale_range[1], preprocess.size)}",
+        )
+    if recipe.colour == "pca" and colour is None:
+        raise InputError(
+            "colour=pca needs the training set's principal colours",
+            "They are fitted once a training and belong to all its epochs.",
+            "pass fit_colour(samples, preprocess) to training_batches",
+        )
+
+
+def augment_batch(
+    images: NDArray[np.uint8], draws: Draws, recipe: Recipe, preprocess: Preprocess
+) -> NDArray[np.uint8]:
+    """Augments pictures of one size as a whole: (N, H, W, C) -> (N, size, size, channels); see `whole_batches`."""
+    placed = preprocess.place_batch(images)
+    if recipe.crop == "pad":
+        return pad_and_crop(placed, draws, recipe.pad, preprocess.pad_colour)
+    flipped = placed.copy()
+    flipped[draws.flip] = placed[draws.flip, :, ::-1]
+    return flipped
+
+
+def augment_picture(
+    image: NDArray[np.uint8], draws: Draws, position: int, recipe: Recipe, preprocess: Preprocess
+) -> NDArray[np.uint8]:
+    """Augments one opened picture with the draws at `position`: (H, W, C) -> (size, size, channels)."""
+    numbers, size = draws.crop[position], preprocess.size
+    if recipe.crop in ("none", "pad"):
+        image = preprocess.place(image)
+        if recipe.crop == "pad":
+            alone = Draws(numbers[None], draws.flip[position : position + 1])
+            cropped = pad_and_crop(image[None], alone, recipe.pad, preprocess.pad_colour)
+            return np.asarray(cropped[0])
+    else:
+        if image.shape[2] > preprocess.channels:
+            image = resize.to_channels(image, preprocess.channels)
+        if recipe.crop == "resized":
+            top, left, height, width = resized_box(image.shape[0], image.shape[1], recipe.crop_area_min, numbers)
+            part = image[top : top + height, left : left + width]
+            image = resize.resize_to(part, size, size, preprocess.interpolation)
+        else:
+            low, high = recipe.scale_range
+            side = low + int(numbers[0] * (high - low + 1))
+            image = resize.resize_short_side(image, side, preprocess.interpolation)
+            top = int(numbers[1] * (image.shape[0] - size + 1))
+            left = int(numbers[2] * (image.shape[1] - size + 1))
+            image = image[top : top + size, left : left + size]
+        image = resize.to_channels(image, preprocess.channels)
+    return np.ascontiguousarray(image[:, ::-1] if draws.flip[position] else image)
+
+
+def pad_and_crop(
+    images: NDArray[np.uint8], draws: Draws, pad: int, colour: NDArray[np.uint8]
+) -> NDArray[np.uint8]:
+    """Crops (H, W) at random from pictures with borders of `pad` pixels of `colour`, and flips: (N, H, W, C) -> same.
+
+    The offsets 0 .. 2 pad are equally likely in both directions (He et al. 2015, section 4.2, with pad 4).
+    """
+    number, height, width, channels = images.shape
+    padded = np.empty((number, height + 2 * pad, width + 2 * pad, channels), np.uint8)
+    padded[:] = colour
+    padded[:, pad : pad + height, pad : pad + width] = images
+    offsets = (draws.crop * (2 * pad + 1)).astype(np.int64).tolist()
+    cropped = np.empty_like(images)
+    # A loop over slices beats an indexed gather (0.23 against 0.55 ms for 128 x 28 x 28): rows are copied whole.
+    for position, ((top, left), flip) in enumerate(zip(offsets, draws.flip.tolist(), strict=True)):
+        window = padded[position, top : top + height, left : left + width]
+        cropped[position] = window[:, ::-1] if flip else window
+    return cropped
+
+
+def resized_box(height: int, width: int, area_min: float, numbers: NDArray[np.float64]) -> tuple[int, int, int, int]:
+    """The part (top, left, height, width) of a random resized crop (Szegedy et al. 2014, section 6).
+
+    Its area is uniform in [area_min, 1] of the picture's, its aspect log-uniform in [3/4, 4/3]. `numbers` holds ten
+    tries of four uniform numbers: area, aspect, top, left. The first that fits is taken; else the largest central
+    part with an aspect in that range.
+    """
+    for area, aspect, top, left in numbers.reshape(TRIES, 4).tolist():
+        target = (area_min + area * (1 - area_min)) * height * width
+        ratio = math.exp(math.log(RATIOS[0]) + aspect * math.log(RATIOS[1] / RATIOS[0]))
+        across, down = round(math.sqrt(target * ratio)), round(math.sqrt(target / ratio))
+        if 0 < across <= width and 0 < down <= height:
+            return int(top * (height - down + 1)), int(left * (width - across + 1)), down, across
+    down = min(height, max(1, round(width / RATIOS[0])))
+    across = min(width, max(1, round(height * RATIOS[1])))
+    return (height - down) // 2, (width - across) // 2, down, across
+
+
+def mix(images: Tensor, labels: Tensor, recipe: Recipe, epoch: int, keys: NDArray[np.int64]) -> dict[str, Tensor]:
+    """Mixup (Zhang et al. 2018): each picture with the next one of the global batch, the last with the first.
+
+    images (N, C, H, W) float32, labels (N,). Returns "image" = w x + (1 - w) x', "label", "label_b" = the partner's,
+    "weight" (N,) = w, where w ~ Beta(alpha, alpha) is drawn for each picture by inverting the distribution function.
+    """
+    numbers = uniform(recipe.seed, epoch, keys, "mixup")[:, 0]
+    weights = torch.from_numpy(np.asarray(betaincinv(recipe.mixup, recipe.mixup, numbers), dtype=np.float32))
+    share = weights[:, None, None, None]
+    return {
+        "image": images * share + images.roll(-1, 0) * (1 - share),
+        "label": labels,
+        "label_b": labels.roll(-1, 0),
+        "weight": weights,
+    }

@@ -1,0 +1,205 @@
+"""Batches for training and evaluation.
+
+Pictures in memory are augmented as whole batches in the calling thread: it takes about a millisecond, less than a
+hand-over is worth. Files (and pictures that are resampled one by one) are done by a pool of threads, a few batches
+ahead: decoding and resampling release the interpreter's lock. How many threads there are changes nothing but speed.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from layerwise.data.augment import (
+    Colour,
+    augment_batch,
+    augment_picture,
+    check_augmentation,
+    colour_shift,
+    draw,
+    mix,
+    whole_batches,
+)
+from layerwise.data.order import class_weights, draw_rates, epoch_batches, epoch_order, repeats
+from layerwise.data.preprocess import Preprocess, to_tensor
+from layerwise.data.source import Samples
+from layerwise.data.statistics import worker_count
+from layerwise.errors import InputError
+from layerwise.recipe import Recipe
+
+__all__ = [
+    "class_weights",
+    "draw_rates",
+    "epoch_batches",
+    "epoch_order",
+    "plain_batches",
+    "training_batches",
+]
+
+AHEAD = 3  # batches in work before they are asked for
+MOST_BAD = 0.01  # part of an epoch's files that may turn unreadable
+
+Picture = NDArray[np.uint8]
+Indices = NDArray[np.int64]
+
+
+def training_batches(
+    samples: Samples,
+    recipe: Recipe,
+    preprocess: Preprocess,
+    epoch: int,
+    start: int,
+    colour: Colour | None = None,
+    workers: int = 0,
+) -> Iterator[dict[str, Any]]:
+    """The batches of an epoch from number `start` on, augmented: what a resumed run sees is what an unbroken one saw.
+
+    Each is {"image": float32 (N, C, H, W) in channels-last order, "label": int64 (N,), "index": int64 (N,), "bad":
+    list of ids}, and with mixup "label_b" and "weight" (see `augment.mix`). `colour` is `fit_colour`'s, for
+    colour=pca. `workers` is the number of threads for files, 0: one a core; closing the iterator stops them.
+
+    A file that turned unreadable is left out and its id listed under "bad". Raises InputError where more than 1 % of
+    the epoch's files are, or a whole batch.
+    """
+    check_augmentation(recipe, preprocess, colour)
+    order = epoch_order(samples, recipe, epoch)
+    # A repetition of a sample within the epoch gets a key beyond all samples, so that it is augmented differently.
+    order_keys = order + len(samples) * repeats(order)
+    batches = epoch_batches(order, recipe.batch_size)[start:]
+    all_keys = epoch_batches(order_keys, recipe.batch_size)[start:]
+
+    def finished(stack: Picture, indices: Indices, keys: Indices, bad: list[str]) -> dict[str, Any]:
+        batch = _batch(stack, indices, samples, preprocess, bad)
+        if recipe.colour == "pca" and colour is not None:
+            batch["image"] += torch.from_numpy(colour_shift(colour, recipe, preprocess.std, epoch, keys))
+        return batch | mix(batch["image"], batch["label"], recipe, epoch, keys) if recipe.mixup > 0 else batch
+
+    if samples.images is not None and whole_batches(recipe, preprocess):
+        for indices, keys in zip(batches, all_keys, strict=True):
+            stack = augment_batch(samples.images[indices], draw(recipe, epoch, keys), recipe, preprocess)
+            yield finished(stack, indices, keys, [])
+        return
+
+    def prepare(batch: int) -> Callable[[int], Picture]:
+        draws, indices = draw(recipe, epoch, all_keys[batch]), batches[batch]
+        return lambda at: augment_picture(_opened(samples, indices[at]), draws, at, recipe, preprocess)
+
+    def assemble(number: int, good: list[int], stack: Picture, bad: list[str]) -> dict[str, Any]:
+        # Of a batch that lost all its pictures nothing can be mixed; it ends the epoch below.
+        return finished(stack, batches[number][good], all_keys[number][good], bad) if good else {"bad": bad}
+
+    unread: list[str] = []
+    for batch in _streamed(samples, batches, prepare, assemble, preprocess, workers):
+        unread += batch["bad"]
+        if "image" not in batch or len(unread) > MOST_BAD * len(order):
+            raise InputError(
+                f"{len(unread)} of the {len(order)} pictures of epoch {epoch} cannot be read any more",
+                "More than 1 % of an epoch, or a whole batch, would be left out of the training.",
+                "check that the files are still there, then resume the run",
+                unread,
+            )
+        yield batch
+
+
+def plain_batches(
+    samples: Samples, preprocess: Preprocess, batch_size: int, workers: int = 0
+) -> Iterator[dict[str, Any]]:
+    """All samples in their order, preprocessed and nothing else, for evaluation.
+
+    Each batch is as `training_batches` says. A batch of unreadable files alone has N = 0 pictures and names them.
+    """
+    batches = [
+        np.arange(first, min(first + batch_size, len(samples)), dtype=np.int64)
+        for first in range(0, len(samples), batch_size)
+    ]
+    if samples.images is not None and preprocess.resize == "none":
+        for indices in batches:
+            stack = preprocess.place_batch(samples.images[indices[0] : indices[-1] + 1])
+            yield _batch(stack, indices, samples, preprocess, [])
+        return
+
+    def prepare(batch: int) -> Callable[[int], Picture]:
+        return lambda at: preprocess.place(_opened(samples, batches[batch][at]))
+
+    def assemble(number: int, good: list[int], stack: Picture, bad: list[str]) -> dict[str, Any]:
+        return _batch(stack, batches[number][good], samples, preprocess, bad)
+
+    yield from _streamed(samples, batches, prepare, assemble, preprocess, workers)
+
+
+class UnreadableError(Exception):
+    """A file that cannot be opened; a picture that opens and does not fit the recipe is another matter."""
+
+
+def _opened(samples: Samples, index: np.int64) -> Picture:
+    try:
+        return samples.read(int(index))
+    except (InputError, OSError) as error:
+        raise UnreadableError from error
+
+
+def _batch(
+    stack: Picture, indices: Indices, samples: Samples, preprocess: Preprocess, bad: list[str]
+) -> dict[str, Any]:
+    """The batch of placed pictures (N, size, size, C); `stack` may be a view of the data set and is not written to."""
+    image: Tensor = preprocess.normalise(to_tensor(stack))
+    return {
+        "image": image,
+        "label": torch.from_numpy(samples.labels[indices]),
+        "index": torch.from_numpy(indices.copy()),
+        "bad": bad,
+    }
+
+
+def _streamed(
+    samples: Samples,
+    batches: Sequence[Indices],
+    prepare: Callable[[int], Callable[[int], Picture]],
+    assemble: Callable[[int, list[int], Picture, list[str]], dict[str, Any]],
+    preprocess: Preprocess,
+    workers: int,
+) -> Iterator[dict[str, Any]]:
+    """The batches in order, each made a few ahead of its turn.
+
+    `prepare(batch)` gives the function that makes the picture at a position of the batch, for the pool.
+    `assemble(batch, positions that were read, their pictures stacked, ids that were not)` makes the batch of them, in
+    one more thread, so that normalising a large batch does not wait for the step before it.
+    """
+    decoders = ThreadPoolExecutor(workers or worker_count(), "layerwise-decode")
+    assembler = ThreadPoolExecutor(1, "layerwise-assemble")
+
+    def collect(batch: int, futures: list[Future[Picture]]) -> dict[str, Any]:
+        stack = np.empty((len(futures), preprocess.size, preprocess.size, preprocess.channels), np.uint8)
+        good: list[int] = []
+        bad: list[str] = []
+        for at, future in enumerate(futures):
+            try:
+                stack[len(good)] = future.result()
+                good.append(at)
+            except UnreadableError:
+                bad.append(samples.ids[int(batches[batch][at])])
+        return assemble(batch, good, stack[: len(good)], bad)
+
+    def submit(batch: int) -> Future[dict[str, Any]]:
+        make = prepare(batch)
+        return assembler.submit(collect, batch, [decoders.submit(make, at) for at in range(len(batches[batch]))])
+
+    try:
+        waiting = deque(submit(batch) for batch in range(min(AHEAD, len(batches))))
+        for batch in range(len(batches)):
+            made = waiting.popleft().result()
+            if batch + AHEAD < len(batches):
+                waiting.append(submit(batch + AHEAD))
+            yield made
+    finally:
+        # Decoders first: the assembler may wait for a picture, and a cancelled one ends that wait.
+        assembler.shutdown(wait=False, cancel_futures=True)
+        decoders.shutdown(wait=True, cancel_futures=True)
+        assembler.shutdown(wait=True)
