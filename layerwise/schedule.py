@@ -73,7 +73,7 @@ class Schedule:
     def steps_at(self, samples_seen: int) -> int:
         """Optimiser steps done when `samples_seen` samples were seen."""
         epochs, rest = divmod(samples_seen, self.samples_per_epoch)
-        return epochs * self.batches_per_epoch + min(math.ceil(rest / self.batch), self.batches_per_epoch)
+        return epochs * self.batches_per_epoch + math.ceil(rest / self.batch)
 
     def rate(self, samples_seen: int) -> float:
         """The learning rate of the step that starts at `samples_seen`, scaled to the batch size."""

@@ -1,33 +1,26 @@
-"""Update rules against numpy in float64, parameter groups, freezing, exact state, averages, clipping."""
+"""The update rules against numpy in float64, and their state: continuing after a restore is exact."""
 
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import nn
 
-from layerwise.average import Average
 from layerwise.errors import InputError
 from layerwise.optimiser import (
     InsideSGD,
     build_optimiser,
     clip_gradients,
-    describe_groups,
     freeze,
     gradient_norm,
-    keep_frozen_statistics,
     optimiser_tensors,
     parameter_groups,
     restore_optimiser,
@@ -36,46 +29,10 @@ from layerwise.optimiser import (
 )
 from layerwise.presets import preset
 from layerwise.recipe import Recipe
+from tests.small_network import differing, learn, network, snapshot
 
 Array = NDArray[np.float64]
 FAST = replace(preset("fast"), weight_decay=0.01)
-
-
-def network(seed: int = 0) -> nn.Sequential:
-    """A small network with the names, batch normalisations and dropout of the real ones; pictures (N, 1, 6, 6)."""
-    torch.manual_seed(seed)
-    parts: dict[str, nn.Module] = {
-        "conv1": nn.Sequential(nn.Conv2d(1, 3, 3, bias=False), nn.BatchNorm2d(3), nn.ReLU()),
-        "conv10": nn.Conv2d(3, 2, 3, bias=False),
-    }
-    model = nn.Sequential()
-    model.add_module("features", nn.Sequential())
-    for name, part in parts.items():
-        model.get_submodule("features").add_module(name, part)
-    model.add_module("head", nn.Sequential(nn.Flatten(), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 4)))
-    return model
-
-
-def learn(model: nn.Module, optimiser: torch.optim.Optimizer, first: int, last: int) -> None:
-    """Steps `first` to `last` on random pictures that depend on the step alone."""
-    for step in range(first, last):
-        generator = torch.Generator().manual_seed(step)
-        images = torch.randn(5, 1, 6, 6, generator=generator)
-        labels = torch.randint(0, 4, (5,), generator=generator)
-        torch.manual_seed(step)  # dropout
-        optimiser.zero_grad()
-        nn.functional.cross_entropy(model(images), labels).backward()
-        set_rate(optimiser, 0.05 / (1 + step))
-        optimiser.step()
-
-
-def snapshot(model: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
-
-
-def differing(one: dict[str, Tensor], other: dict[str, Tensor]) -> list[str]:
-    assert one.keys() == other.keys()
-    return [name for name in one if not torch.equal(one[name], other[name])]
 
 
 # --- the rules, in the step, against numpy ----------------------------------------------------------------------------
@@ -207,165 +164,6 @@ def test_inside_sgd_takes_no_closure() -> None:
         optimiser.step(lambda: 0.0)
 
 
-# --- groups -----------------------------------------------------------------------------------------------------------
-
-
-def grouped(model: nn.Module, recipe: Recipe) -> dict[str, list[str]]:
-    return {group["label"]: group["names"] for group in parameter_groups(model, recipe)}
-
-
-def test_weights_are_decayed_and_scales_shifts_and_biases_are_not() -> None:
-    assert grouped(network(), FAST) == {
-        "weight decay 0.01": ["features.conv1.0.weight", "features.conv10.weight", "head.3.weight"],
-        "no weight decay": [
-            "features.conv1.1.weight", "features.conv1.1.bias", "head.1.weight", "head.1.bias", "head.3.bias",
-        ],
-    }  # fmt: skip
-    everything = [name for name, _ in network().named_parameters()]
-    assert grouped(network(), replace(FAST, weight_decay_on="all")) == {"weight decay 0.01": everything}
-    assert grouped(network(), replace(FAST, weight_decay=0)) == {"no weight decay": everything}
-
-
-@given(
-    st.sampled_from(["weights", "all"]),
-    st.lists(st.sampled_from(["features", "features.conv1", "features.conv1.0", "head", "head.3.weight"]), unique=True),
-    st.sampled_from([(), ("features.conv1",), ("all-but-head",)]),
-    st.sampled_from([0.0, 3.0]),
-)
-def test_every_parameter_that_is_trained_is_in_exactly_one_group(
-    decayed: str, slow: list[str], frozen: tuple[str, ...], unfreeze_at: float
-) -> None:
-    recipe = replace(
-        FAST, weight_decay_on=decayed, slow=tuple(f"{prefix}=0.{len(prefix)}" for prefix in slow), freeze=frozen,
-        unfreeze_at=unfreeze_at,
-    )  # fmt: skip
-    model = network()
-    stopped = freeze(model, recipe)
-    groups = parameter_groups(model, recipe)
-    names = sorted(name for group in groups for name in group["names"])
-    assert names == sorted(
-        name for name, _ in model.named_parameters() if name not in stopped or unfreeze_at
-    )
-    for group in groups:
-        assert [model.get_parameter(name) is own for name, own in zip(group["names"], group["params"], strict=True)]
-        assert len(group["params"]) == len(group["names"])
-
-
-def test_slow_prefixes_are_whole_parts_of_names_and_the_longest_counts() -> None:
-    recipe = replace(FAST, slow=("features=0.5", "features.conv1=0.1"), weight_decay=0)
-    found = {name: group["factor"] for group in parameter_groups(network(), recipe) for name in group["names"]}
-    assert found["features.conv1.0.weight"] == 0.1
-    assert found["features.conv10.weight"] == 0.5
-    assert found["head.3.weight"] == 1.0
-
-
-def test_the_rate_reaches_each_group_times_its_factor() -> None:
-    recipe = replace(FAST, slow=("features=0.1",), momentum=0, nesterov=False, weight_decay=0)
-    model = network()
-    before = snapshot(model)
-    optimiser = build_optimiser(parameter_groups(model, recipe), recipe)
-    for parameter in model.parameters():
-        parameter.grad = torch.ones_like(parameter)
-    set_rate(optimiser, 0.5)
-    optimiser.step()
-    torch.testing.assert_close(model.get_parameter("features.conv10.weight"), before["features.conv10.weight"] - 0.05)
-    torch.testing.assert_close(model.get_parameter("head.3.weight"), before["head.3.weight"] - 0.5)
-
-
-def test_the_banner_lists_each_group_with_its_count_and_rate() -> None:
-    groups = parameter_groups(network(), replace(FAST, slow=("features=0.1",)))
-    assert describe_groups(groups, 0.2) == [
-        "weight decay 0.01, rate x 0.1: 2 tensors, 81 parameters, learning rate 0.02",
-        "no weight decay, rate x 0.1: 2 tensors, 6 parameters, learning rate 0.02",
-        "no weight decay: 3 tensors, 20 parameters, learning rate 0.2",
-        "weight decay 0.01: 1 tensor, 32 parameters, learning rate 0.2",
-    ]
-
-
-@pytest.mark.parametrize(
-    ("act", "field"),
-    [(freeze, "freeze"), (parameter_groups, "slow")],
-)
-def test_prefixes_that_the_network_does_not_have_are_refused(act: Callable[..., Any], field: str) -> None:
-    wrong = ("features.conv2", "heads", "features.conv")
-    values = wrong if field == "freeze" else tuple(f"{prefix}=0.1" for prefix in wrong)
-    with pytest.raises(InputError, match=f"{field}: the network has no parameters of these names") as caught:
-        act(network(), replace(FAST, **{field: values}))
-    assert len(caught.value.details) == 3
-    assert "did you mean 'features.conv1'" in caught.value.details[0]
-    assert caught.value.details[1].startswith("heads, did you mean 'head'")
-    assert "Its parts are features.conv1, features.conv10, head.1, head.3." in caught.value.mend
-
-
-# --- freezing ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("prefixes", "still"),
-    [
-        (("features.conv1",), ["features.conv1."]),
-        (("all-but-head",), ["features."]),
-        (("features", "head.1"), ["features.", "head.1."]),
-        (("features.conv1.1.weight", "features.conv1.1.bias"), ["features.conv1.1."]),
-    ],
-)
-def test_frozen_tensors_and_statistics_stay_bit_for_bit(prefixes: tuple[str, ...], still: list[str]) -> None:
-    model, recipe = network(), replace(FAST, freeze=prefixes)
-    names = freeze(model, recipe)
-    assert names == [name for name, _ in model.named_parameters() if name.startswith(tuple(still))]
-    optimiser = build_optimiser(parameter_groups(model, recipe), recipe)
-    before = snapshot(model)
-    model.train()
-    keep_frozen_statistics(model, recipe)
-    learn(model, optimiser, 0, 3)
-    changed = differing(before, snapshot(model))
-    assert sorted(changed) == sorted(name for name in before if not name.startswith(tuple(still)))
-
-
-def test_without_keeping_them_the_statistics_do_change() -> None:
-    """The negative control of the test above."""
-    model, recipe = network(), replace(FAST, freeze=("all-but-head",))
-    freeze(model, recipe)
-    optimiser = build_optimiser(parameter_groups(model, recipe), recipe)
-    before = snapshot(model)
-    model.train()
-    learn(model, optimiser, 0, 3)
-    assert {"features.conv1.1.running_mean", "features.conv1.1.num_batches_tracked"} <= set(
-        differing(before, snapshot(model))
-    )
-
-
-def test_only_batch_normalisations_of_frozen_layers_are_put_into_evaluation_mode() -> None:
-    model, recipe = network(), replace(FAST, freeze=("features",))
-    freeze(model, recipe)
-    model.train()
-    assert keep_frozen_statistics(model, recipe) == ["features.conv1.1"]
-    assert [name for name, module in model.named_modules() if not module.training] == ["features.conv1.1"]
-    assert keep_frozen_statistics(network(), FAST) == []
-
-
-def test_unfreezing_trains_the_same_groups_on() -> None:
-    model, recipe = network(), replace(FAST, freeze=("all-but-head",), unfreeze_at=2)
-    names = freeze(model, recipe)
-    optimiser = build_optimiser(parameter_groups(model, recipe), recipe)
-    before = snapshot(model)
-    model.train()
-    keep_frozen_statistics(model, recipe)
-    learn(model, optimiser, 0, 3)
-    assert all(name.startswith("head") for name in differing(before, snapshot(model)))
-    assert unfreeze(model, recipe) == names
-    model.train()
-    assert keep_frozen_statistics(model, recipe) == []
-    learn(model, optimiser, 3, 4)
-    assert differing(before, snapshot(model)) == list(before)
-
-
-def test_freezing_everything_is_refused() -> None:
-    with pytest.raises(InputError, match="freeze=features,head: no parameter is left to train"):
-        freeze(network(), replace(FAST, freeze=("features", "head")))
-    assert freeze(network(), FAST) == []
-
-
 # --- state ------------------------------------------------------------------------------------------------------------
 
 
@@ -427,7 +225,15 @@ def test_the_state_is_keyed_by_the_names_of_parameters() -> None:
     assert {name.rpartition("/")[0] for name in tensors} == {name for name, _ in model.named_parameters()}
     assert {name.rpartition("/")[2] for name in tensors} == {"step", "exp_avg", "exp_avg_sq"}
     assert tensors["head.3.weight/step"].item() == 2
-    json.dumps([str(group["names"]) for group in optimiser.param_groups])
+
+
+def test_a_restore_replaces_the_whole_state() -> None:
+    model = network()
+    optimiser = build_optimiser(parameter_groups(model, FAST), FAST)
+    learn(model, optimiser, 0, 1)
+    one = {name: tensor for name, tensor in optimiser_tensors(optimiser).items() if name.startswith("head.3.weight/")}
+    restore_optimiser(optimiser, one)
+    assert optimiser_tensors(optimiser).keys() == one.keys()
 
 
 def test_a_state_of_another_network_is_refused_and_nothing_is_changed() -> None:
@@ -450,91 +256,6 @@ def test_a_state_of_adagrad_must_be_whole() -> None:
     optimiser = build_optimiser(parameter_groups(model, recipe), recipe)
     with pytest.raises(InputError, match=r"head.3.bias: step, sum missing"):
         restore_optimiser(optimiser, {n: t for n, t in optimiser_tensors(optimiser).items() if "head.3.bias" not in n})
-
-
-# --- average ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("decay", [0.5, 0.9, 0.0])
-def test_the_average_is_its_closed_form(decay: float) -> None:
-    """a_n = a_0 prod d_t + sum_t (1 - d_t) w_t prod_{s > t} d_s, with d_t = min(decay, (1 + t) / (10 + t))."""
-    model = network().double()
-    courses = [snapshot(model)]
-    average = Average(model, decay)
-    for step in range(15):
-        generator = torch.Generator().manual_seed(step)
-        for tensor in model.state_dict().values():
-            tensor.add_(torch.randn(tensor.shape, generator=generator).to(tensor.dtype) + 1)
-        average.update(model)
-        courses.append(snapshot(model))
-    decays = np.minimum(decay, (1 + np.arange(15)) / (10 + np.arange(15)))
-    weights = [np.prod(decays), *((1 - decays[t]) * np.prod(decays[t + 1 :]) for t in range(15))]
-    assert sum(weights) == pytest.approx(1)
-    for name, tensor in average.state_tensors().items():
-        if tensor.is_floating_point():
-            expected = sum(weight * course[name].numpy() for weight, course in zip(weights, courses, strict=True))
-            np.testing.assert_allclose(tensor.numpy(), expected, rtol=1e-10, atol=1e-12)
-        else:
-            assert torch.equal(tensor, courses[-1][name])
-    assert average.count == 15
-    assert average.state_tensors().keys() == model.state_dict().keys()
-
-
-def test_running_statistics_are_averaged_too() -> None:
-    model = network()
-    average = Average(model, 0.9)
-    optimiser = build_optimiser(parameter_groups(model, FAST), FAST)
-    learn(model, optimiser, 0, 2)
-    average.update(model)
-    mean = average.state_tensors()["features.conv1.1.running_mean"]
-    torch.testing.assert_close(mean, 0.9 * model.get_buffer("features.conv1.1.running_mean"))  # d_0 = 0.1, from 0
-    assert average.state_tensors()["features.conv1.1.num_batches_tracked"].item() == 2
-
-
-def test_the_average_does_not_follow_the_model_by_itself_and_can_be_copied_out() -> None:
-    model, other = network(0), network(1)
-    average = Average(model, 0.9)
-    before = {name: tensor.clone() for name, tensor in average.state_tensors().items()}
-    with torch.no_grad():
-        model.get_parameter("head.3.weight").add_(1)
-    assert differing(before, average.state_tensors()) == []
-    average.copy_to(other)
-    assert differing(before, snapshot(other)) == []
-    with torch.no_grad():
-        other.get_parameter("head.3.weight").add_(1)
-    assert differing(before, average.state_tensors()) == []
-
-
-def test_the_average_is_restored_bit_for_bit(tmp_path: Path) -> None:
-    model = network()
-    average, again = Average(model, 0.99), Average(network(1), 0.99)
-    optimiser = build_optimiser(parameter_groups(model, FAST), FAST)
-    learn(model, optimiser, 0, 2)
-    average.update(model)
-    save_file(average.state_tensors(), tmp_path / "average.safetensors")
-    again.restore(load_file(tmp_path / "average.safetensors"), average.count)
-    forgotten = Average(network(1), 0.99)
-    forgotten.restore(load_file(tmp_path / "average.safetensors"), 0)
-    learn(model, optimiser, 2, 4)
-    for one in (average, again, forgotten):
-        one.update(model)
-    assert differing(average.state_tensors(), again.state_tensors()) == []
-    assert differing(average.state_tensors(), forgotten.state_tensors())  # the control: the count matters
-
-
-def test_an_average_of_another_network_is_refused() -> None:
-    average = Average(network(), 0.9)
-    tensors = dict(average.state_tensors())
-    tensors["head.3.weight"] = torch.zeros(2, 2)
-    tensors["tail.weight"] = tensors.pop("head.3.bias")
-    with pytest.raises(InputError, match="averaged weights: they are not this model's") as caught:
-        average.restore(tensors, 1)
-    assert caught.value.details == (
-        "head.3.bias: missing",
-        "head.3.weight: (2, 2) torch.float32, expected (4, 8) torch.float32",
-        "tail.weight: not in the model",
-    )
-    assert average.count == 0
 
 
 # --- clipping ---------------------------------------------------------------------------------------------------------

@@ -56,8 +56,9 @@ def test_a_time_in_epochs_is_moved_up_to_the_end_of_a_step(samples: int, batch: 
 
 
 def test_rounding_of_times_costs_no_step() -> None:
-    """0.1 * 30 = 3.0000000000000004 in floating point; the fourth step must not be added."""
-    assert Schedule(replace(PLAIN, batch_size=1), 30, 30).samples_at(0.1) == 3
+    """0.07 * 100 = 7.000000000000001 in floating point; an eighth step must not be added."""
+    assert 0.07 * 100 > 7
+    assert Schedule(replace(PLAIN, batch_size=1), 100, 100).samples_at(0.07) == 7
 
 
 def test_the_run_ends_at_its_duration() -> None:
@@ -173,10 +174,11 @@ def test_errors_at_the_bound_and_single_good_batches_do_not_end_the_warm_up() ->
     for step in range(5 * ERROR_WINDOW):
         schedule.observe_training_error(step, 0.2 if step % ERROR_WINDOW == 0 else 0.9)
     assert schedule.rate(0) == 0.1
-    schedule = Schedule(WARMUP, 1000, 100)
-    for step in range(5 * ERROR_WINDOW):
-        schedule.observe_training_error(step, math.nan)
-    assert schedule.rate(0) == 0.1
+    for error, bound in ((0.75, 0.75), (math.nan, 0.8)):
+        schedule = Schedule(replace(WARMUP, warmup_error=bound), 1000, 100)
+        for step in range(5 * ERROR_WINDOW):
+            schedule.observe_training_error(step, error)
+        assert schedule.rate(0) == 0.1
 
 
 def test_the_steps_of_the_warm_up_count_in_the_milestones() -> None:
@@ -239,28 +241,44 @@ def test_other_schedules_ignore_the_validation_error() -> None:
 # --- state ----------------------------------------------------------------------------------------------------------
 
 
-def follow(schedule: Schedule, first: int, last: int) -> list[float]:
-    """Steps `first` to `last` of an invented training: the rates."""
+# A warm-up of 33 steps, the full rate, drops at 115 and 151, the end at 175.
+COURSE = replace(PLATEAU, plateau_patience=8, warmup="training-error", warmup_rate=0.2, warmup_error=0.7)
+
+
+def follow(schedule: Schedule, first: int, last: int) -> list[tuple[float, bool]]:
+    """Steps `first` to `last` of an invented training: the rate of each, and whether the training is over."""
     found = []
     for step in range(first, last):
-        found.append(schedule.rate(10 * step))
+        found.append((schedule.rate(10 * step), schedule.finished(10 * step)))
         schedule.observe_training_error(10 * step + 10, 1 / (1 + 0.02 * step))
         if step % 3 == 0:
             schedule.observe_validation_error(10 * step + 10, 0.3 + 0.5 / (1 + step // 9))
     return found
 
 
-@pytest.mark.parametrize("stop", [0, 1, 10, 30, 60, 100])
-def test_state_and_restore_are_exact(stop: int) -> None:
-    recipe = replace(PLATEAU, warmup="training-error", warmup_rate=0.1, warmup_error=0.7)
-    whole, before, after = (Schedule(recipe, 30, 3) for _ in range(3))
-    expected = follow(whole, 0, 120)
-    start = follow(before, 0, stop)
-    after.restore(json.loads(json.dumps(before.state())))
-    assert start + follow(after, stop, 120) == expected
-    assert after.state() == whole.state()
-    if stop >= 60:  # the control: without the state the course is another
-        assert follow(Schedule(recipe, 30, 3), stop, 120) != expected[stop:]
+def test_state_and_restore_are_exact_wherever_the_run_is_cut() -> None:
+    whole = Schedule(COURSE, 30, 3)
+    expected = follow(whole, 0, 180)
+    assert len(set(expected)) == 5  # warm-up, full rate, two drops, the end
+    for stop in range(0, 180, 3):
+        before, after = Schedule(COURSE, 30, 3), Schedule(COURSE, 30, 3)
+        start = follow(before, 0, stop)
+        after.restore(json.loads(json.dumps(before.state())))
+        assert start + follow(after, stop, 180) == expected
+        assert after.state() == whole.state()
+
+
+@pytest.mark.parametrize("entry", ["warm", "recent", "best", "best_step", "drops", "ended"])
+def test_each_part_of_the_state_matters(entry: str) -> None:
+    """The negative control: one entry forgotten, and the course is another somewhere."""
+    expected = follow(Schedule(COURSE, 30, 3), 0, 180)
+    different = 0
+    for stop in range(0, 180, 3):
+        before, after = Schedule(COURSE, 30, 3), Schedule(COURSE, 30, 3)
+        follow(before, 0, stop)
+        after.restore(before.state() | {entry: after.state()[entry]})
+        different += follow(after, stop, 180) != expected[stop:]
+    assert different
 
 
 def test_a_state_with_other_entries_is_refused() -> None:
