@@ -130,16 +130,18 @@ def pad_and_crop(
     The offsets 0 .. 2 pad are equally likely in both directions (He et al. 2015, section 4.2, with pad 4).
     """
     number, height, width, channels = images.shape
-    padded = np.empty((number, height + 2 * pad, width + 2 * pad, channels), np.uint8)
-    padded[:] = colour
-    padded[:, pad : pad + height, pad : pad + width] = images
+    # Whole rows are filled and whole pixels copied: three bytes at a time would take three times as long.
+    padded = np.empty((number, height + 2 * pad, (width + 2 * pad) * channels), np.uint8)
+    padded[:] = np.tile(colour, width + 2 * pad)
+    padded[:, pad : pad + height, pad * channels : (pad + width) * channels] = images.reshape(number, height, -1)
+    pixels = padded.view(np.dtype((np.void, channels)))
     offsets = (draws.crop * (2 * pad + 1)).astype(np.int64).tolist()
-    cropped = np.empty_like(images)
-    # A loop over slices beats an indexed gather (0.23 against 0.55 ms for 128 x 28 x 28): rows are copied whole.
+    cropped = np.empty((number, height, width), pixels.dtype)
+    # A loop over slices beats an indexed gather (0.23 against 0.55 ms for 128 x 28 x 28).
     for position, ((top, left), flip) in enumerate(zip(offsets, draws.flip.tolist(), strict=True)):
-        window = padded[position, top : top + height, left : left + width]
+        window = pixels[position, top : top + height, left : left + width]
         cropped[position] = window[:, ::-1] if flip else window
-    return cropped
+    return cropped.view(np.uint8).reshape(images.shape)
 
 
 def resized_box(height: int, width: int, area_min: float, numbers: NDArray[np.float64]) -> tuple[int, int, int, int]:

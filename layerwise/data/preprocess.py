@@ -133,10 +133,7 @@ class Preprocess:
             raise TypeError(
                 f"normalise takes uint8 (N, H, W, {self.channels}), got {batch.dtype} {tuple(batch.shape)}"
             )
-        scale, mean, std = self._on(batch.device)
-        if mean.shape[1] > 1 and mean.shape[1:] != batch.shape[1:3]:
-            average = self.mean.mean(axis=(1, 2), keepdims=True, dtype=np.float64).astype(np.float32)
-            mean = torch.from_numpy(average).to(batch.device)
+        scale, mean, std = self._constants_for(batch)
         return batch.permute(0, 3, 1, 2).to(torch.float32).div_(scale).sub_(mean).div_(std)
 
     def tensor(self, image: NDArray[np.uint8]) -> Tensor:
@@ -185,13 +182,27 @@ class Preprocess:
             std,
         )
 
-    def _on(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-        # 255 is a tensor because CUDA divides by a Python number as a product with its rounded inverse.
-        if str(device) not in self._constants:
-            arrays = (np.array(255.0, np.float32), self.mean, self.std)
-            scale, mean, std = (torch.from_numpy(array.copy()).to(device) for array in arrays)
-            self._constants[str(device)] = (scale, mean, std)
-        return self._constants[str(device)]
+    def _constants_for(self, batch: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """255, mean and std on the batch's device, the last two written out for each pixel in the batch's own order.
+
+        Written out, because a mean of three numbers against channels-last pictures costs eight times as much; kept
+        for the size the network was trained at. 255 is a tensor, because CUDA divides by a Python number as a product
+        with its rounded inverse.
+        """
+        height, width = batch.shape[1:3]
+        name = str(batch.device)
+        if (height, width) == (self.size, self.size) and name in self._constants:
+            return self._constants[name]
+        mean = self.mean
+        if mean.shape[1:] not in ((1, 1), (height, width)):
+            mean = mean.mean(axis=(1, 2), keepdims=True, dtype=np.float64).astype(np.float32)
+        shape = (self.channels, height, width)
+        last = (np.ascontiguousarray(np.broadcast_to(values, shape).transpose(1, 2, 0)) for values in (mean, self.std))
+        mean_of, std_of = (torch.from_numpy(values).to(batch.device).permute(2, 0, 1) for values in last)
+        found = (torch.tensor(255.0, dtype=torch.float32, device=batch.device), mean_of, std_of)
+        if (height, width) == (self.size, self.size):
+            self._constants[name] = found
+        return found
 
 
 def to_tensor(pictures: NDArray[np.uint8]) -> Tensor:
