@@ -43,7 +43,7 @@ class CheckOptions:
 
 @dataclass(frozen=True)
 class Problem:
-    """`severity` is "error" (training should not start), "warning" or "note"; `kind` a fixed word; `items` all cases."""
+    """`severity` is "error" (don't train on this), "warning" or "note"; `kind` is one word; `items` are all cases."""
 
     severity: str
     kind: str

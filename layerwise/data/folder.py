@@ -126,6 +126,7 @@ def read_folder(root: Path) -> Layout:
             raise InputError(
                 f"{str(root)!r} has no train folder", f"Found {found}.", "Rename the training folder to train."
             )
+        rows = {split: rows[split] for split in ("train", "val", "test") if split in rows}
     else:
         rows[ALL] = _classes(root, root, findings)
     return _assembled(root, rows, findings)

@@ -19,7 +19,7 @@ def hold_out(samples: Samples, part: float, seed: int) -> tuple[Samples, Samples
     alone: another order of the samples holds out the same ones. Both keep the order of `samples`. Every class with at
     least two pictures keeps at least one for training. Raises InputError where nothing or everything would be held out.
     """
-    whole = int(part) if part >= 1 else round(part * len(samples))
+    whole = 0 if not np.isfinite(part) else int(part) if part >= 1 else round(part * len(samples))
     if not np.isfinite(part) or part <= 0 or (part >= 1 and part != int(part)):
         raise InputError(
             f"validation={part} is not a part",
