@@ -6,7 +6,8 @@ The command's side is `layerwise.train.loop` itself, with the recipe `fast` as `
 the samples, augmentation, the check for non-finite numbers, records, and the checkpoint at the end of the round. The
 bare side is the dozen lines of `bare_round`: the same network, batch, precision, memory format and threads, torch's
 own SGD, over normalised tensors that lie in memory (on the device). Both start from a fresh network in every round;
-the rounds alternate in one process, after an untimed one of each, so that what slows the machine slows both.
+the sides alternate in one process, each first in every other round, after an untimed round, so that what slows the
+machine slows both.
 
 Exit status 4 where the median ratio is below 0.95, the project's limit.
 """
@@ -102,7 +103,7 @@ def bare_round(recipe: Recipe, images: Tensor, labels: Tensor) -> float:
 
 
 def measure(recipe: Recipe, data: DataSet, rounds: int) -> dict[str, Any]:
-    """Alternates the two sides, `rounds` times after an untimed round of each; returns all that is printed."""
+    """Alternates the two sides, `rounds` times after an untimed round; returns all that is printed."""
     preprocess = fit_preprocess(data.train, recipe)
     recipe = dataclasses.replace(recipe, channels=preprocess.channels, input_size=preprocess.size)
     device = hardware.prepare(recipe)
@@ -117,7 +118,11 @@ def measure(recipe: Recipe, data: DataSet, rounds: int) -> dict[str, Any]:
 
     pairs: list[tuple[float, float]] = []
     for number in range(rounds + 1):
-        pair = command_round(recipe, data, preprocess), bare_round(recipe, images, labels)
+        if number % 2:
+            pair = command_round(recipe, data, preprocess), bare_round(recipe, images, labels)
+        else:
+            pair = bare_round(recipe, images, labels), command_round(recipe, data, preprocess)
+            pair = pair[::-1]
         if number:
             pairs.append(pair)
             print(f"round {number}: command {pair[0]:8.0f} images/s, bare {pair[1]:8.0f} images/s, "
