@@ -8,13 +8,15 @@ they were equally good. The interval of the difference is the paired Wald interv
 from __future__ import annotations
 
 import csv
-import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from layerwise import result
 from layerwise.errors import InputError
+from layerwise.metrics import mcnemar
+from layerwise.predictions_table import plain_cell
 
 LEVEL = 0.05
 
@@ -70,16 +72,6 @@ def compare(a: Path, b: Path) -> Comparison:
     )  # fmt: skip
 
 
-def mcnemar(only_a: int, only_b: int) -> float:
-    """The exact two-sided p of McNemar's test: a sign test on the images that exactly one has right."""
-    n, least = only_a + only_b, min(only_a, only_b)
-    if n == 0:
-        return 1.0
-    tail = sum(math.exp(math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1) - n * math.log(2))
-               for k in range(least + 1))
-    return min(1.0, 2 * tail)
-
-
 def paired_interval(only_a: int, only_b: int, n: int) -> tuple[float, float]:
     """The 95 % interval of the difference of two paired proportions (Agresti and Min 2005: half a case to each cell)."""
     c, b, total = only_a + 0.5, only_b + 0.5, n + 2
@@ -91,7 +83,6 @@ def paired_interval(only_a: int, only_b: int, n: int) -> tuple[float, float]:
 @dataclass(frozen=True)
 class _Side:
     name: str
-    path: Path
     protocol: str
     right: dict[str, bool]
     labels: dict[str, str]
@@ -113,21 +104,21 @@ def _directory(path: Path) -> Path:
 
 def _read(path: Path) -> _Side:
     path = _directory(Path(path))
+    found = result.read(path)
+    file = path / result.PREDICTIONS
     try:
-        result = json.loads((path / "result.json").read_text("utf-8"))
-        protocol = str(result["protocol"]["name"])
-        with open(path / "predictions.csv", newline="", encoding="utf-8") as file:
-            rows = [row for row in csv.DictReader(file) if row["predicted"]]
-        right = {row["id"]: row["true"] == row["predicted"] for row in rows}
-        labels = {row["id"]: row["true"] for row in rows}
-    except FileNotFoundError as error:
-        raise InputError(f"{error.filename}: missing", mend="Evaluate the model again.") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: not a saved evaluation ({type(error).__name__}: {error})",
+        with open(file, newline="", encoding="utf-8") as stream:
+            rows = [row for row in csv.DictReader(stream) if row["predicted"]]
+        right = {plain_cell(row["id"]): row["true"] == row["predicted"] for row in rows}
+        labels = {plain_cell(row["id"]): plain_cell(row["true"]) for row in rows}
+    except FileNotFoundError:
+        raise InputError(f"{file}: there is no such file", mend="Evaluate the model again.") from None
+    except (ValueError, KeyError, csv.Error) as error:
+        raise InputError(f"{file}: not a table of predictions ({type(error).__name__}: {error})",
                          mend="Evaluate the model again.") from None
     if not right:
         raise InputError(f"{path}: no image was predicted", mend="Evaluate the model on other data.")
-    return _Side(str(path), path, protocol, right, labels)
+    return _Side(str(path), found.protocol.name, right, labels)
 
 
 def _same_images(first: _Side, second: _Side) -> None:

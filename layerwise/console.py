@@ -10,7 +10,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TextIO
 
@@ -104,3 +104,14 @@ class Progress:
         if cls._shown:
             sys.stderr.write("\r\x1b[2K")
             cls._shown = False
+
+
+def progress_of(what: str) -> Callable[[int, int], None]:
+    """A function of (done, all) that draws `what` and how far it is as the moving line."""
+    def draw(done: int, total: int) -> None:
+        if done >= total:
+            Progress.clear()
+        else:
+            Progress.line(f"{what}: {done:,} of {total:,}")
+
+    return draw

@@ -1,30 +1,19 @@
-"""`layerwise doctor`: one block about this machine for a bug report; `doctor bn RUN` about batch normalisation.
-
-A network whose running statistics are off answers badly in evaluation mode and well with the batch's own statistics.
-The gap between the two errors on the same pictures shows it.
-"""
+"""`layerwise doctor`: one block about this machine for a bug report; `doctor bn RUN` about batch normalisation."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
-from layerwise import hardware, modelfile
-from layerwise.data import DataOptions, open_data
-from layerwise.data.loader import plain_batches
-from layerwise.data.source import Samples
+from layerwise import batch_statistics, hardware, modelfile
+from layerwise.assessment import Question, asked_samples
 from layerwise.errors import InputError, nearest
 from layerwise.presets import preset
-
-GAP = 0.02
-BATCH = 128
 
 
 @dataclass(frozen=True)
@@ -35,7 +24,7 @@ class Findings:
     lines: tuple[str, ...]
 
 
-def examine(topic: str, run: str, data: str, options: DataOptions) -> Findings:
+def examine(topic: str, run: str, question: Question, recalibrated: Path | None) -> Findings:
     """The machine's block for topic "", the batch normalisation of `run` for "bn".
 
     Raises InputError for another topic or a missing run.
@@ -47,7 +36,7 @@ def examine(topic: str, run: str, data: str, options: DataOptions) -> Findings:
                          mend="Use `layerwise doctor` or `layerwise doctor bn RUN`.")
     if not run:
         raise InputError("doctor bn: no run given", mend="Use `layerwise doctor bn RUN`.")
-    return batch_normalisation(run, data, options)
+    return batch_normalisation(run, question, recalibrated)
 
 
 def machine() -> Findings:
@@ -67,69 +56,23 @@ def machine() -> Findings:
     return Findings(values, ("```", *flat, "```"))
 
 
-def batch_normalisation(run: str, data: str, options: DataOptions) -> Findings:
-    """The error of `run` with running statistics and with those of batches of 128, on its validation or test split."""
+def batch_normalisation(run: str, question: Question, recalibrated: Path | None) -> Findings:
+    """The error of `run` with its running averages and with each batch's own statistics, on validation pictures.
+
+    With `recalibrated` a model file with averages taken over training pictures is written there. Raises InputError
+    where that exists, or the network has no batch normalisation.
+    """
+    if recalibrated is not None and recalibrated.exists():
+        raise InputError(f"{recalibrated}: exists", "Nothing is written over.", "Choose another name.")
     found = modelfile.read(run)
-    if not any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in found.model.modules()):
-        raise InputError(f"{run}: its network has no batch normalisation", "There is nothing to compare.")
-    name = data or (found.recipe.data if found.recipe else "")
-    if not name:
-        raise InputError(f"{run}: does not say what it was trained on", mend="Name pictures with --data.")
-    dataset = open_data(name, options)
-    samples = dataset.val or dataset.test or dataset.train
-    wrong = [class_name for class_name in samples.class_names if class_name not in found.class_names]
-    if wrong:
-        raise InputError(f"{name}: classes that {run} does not know", mend="Name other pictures with --data.",
-                         details=wrong)  # fmt: skip
-    running = error_of(found, samples)
-    with batch_statistics(found.model):
-        batch = error_of(found, samples)
-    gap = running - batch
-    lines = [f"{len(samples)} pictures of the {samples.name} split of {name}",
-             f"error with running statistics (as used): {100 * running:.2f} %",
-             f"error with the statistics of batches of {BATCH}: {100 * batch:.2f} %"]  # fmt: skip
-    lines.append(f"the running statistics are off by {100 * gap:.2f} points: train longer, with a larger batch_size, or "
-                 "look for pictures that are unlike the training set" if gap > GAP else
-                 "the running statistics are sound: the difference is no larger than 2 points")  # fmt: skip
-    return Findings({"samples": len(samples), "split": samples.name, "error_running_statistics": running,
-                     "error_batch_statistics": batch, "gap": gap, "sound": gap <= GAP}, tuple(lines))  # fmt: skip
-
-
-@contextmanager
-def batch_statistics(model: nn.Module) -> Iterator[None]:
-    """Batch normalisation by the batch's own statistics in between; the running ones stay as they are."""
-    layers = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    momenta = [layer.momentum for layer in layers]
-    counts = [layer.num_batches_tracked.clone() if layer.num_batches_tracked is not None else None for layer in layers]
-    for layer in layers:
-        layer.train()
-        layer.momentum = 0.0
-    try:
-        yield
-    finally:
-        for layer, momentum, count in zip(layers, momenta, counts, strict=True):
-            layer.momentum = momentum
-            if count is not None and layer.num_batches_tracked is not None:
-                layer.num_batches_tracked.copy_(count)
-            layer.eval()
-
-
-def error_of(found: modelfile.ModelFile, samples: Samples) -> float:
-    """The error (0 to 1) on `samples`, in an order that mixes the classes of a batch."""
-    order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(0)).numpy()
-    mixed = samples.subset(order, samples.name)
-    mine = torch.tensor([found.class_names.index(name) for name in samples.class_names])
-    wrong = seen = 0
-    with torch.inference_mode():
-        for batch in plain_batches(mixed, found.preprocess, BATCH):
-            if len(batch["label"]) == 1 and len(samples) > 1:
-                continue  # one picture has no statistics of its own
-            seen += len(batch["label"])
-            answers = found.model(batch["image"]).argmax(1)
-            wrong += int((answers != mine[batch["label"]]).sum())
-    return wrong / max(1, seen)
-
-
-def data_options(data_dir: Path | None, offline: bool) -> DataOptions:
-    """The options of opening data, from the command line's."""
-    return DataOptions(data_dir=data_dir, offline=offline)
+    samples = asked_samples(question, found)
+    seen = batch_statistics.examine(found, samples)
+    values, lines = seen.to_json() | {"split": samples.name}, seen.lines()
+    if recalibrated is not None:
+        training = asked_samples(dataclasses.replace(question, on="train"), found)
+        modelfile.write(recalibrated, batch_statistics.recalibrate(found, training))
+        lines.append(f"recalibrated on {len(training):,} pictures of {training.name}: {recalibrated}")
+        values["recalibrated"] = str(recalibrated)
+    elif seen.suspicious:
+        lines.append(f"layerwise doctor bn {run} --recalibrate NEW.safetensors")
+    return Findings(values, tuple(lines))

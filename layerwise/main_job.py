@@ -13,18 +13,19 @@ from pathlib import Path
 from typing import Any
 
 from layerwise import modelfile, rundir
+from layerwise.assessment import own_split
 from layerwise.console import interval, note, percent
-from layerwise.data.source import DataSet, Samples
 from layerwise.errors import InputError
 from layerwise.evaluate import EvaluateOptions, evaluate
-from layerwise.preparation import RunOptions, open_split, say
+from layerwise.preparation import RunOptions, say
 from layerwise.recipe import Recipe
 from layerwise.report import report, summary
 from layerwise.result import Result
 from layerwise.train import resume as resume_training
 from layerwise.train import train as train_only
 
-NO_TEST = "no test split: tested on the validation pictures, which also chose among weights or settings"
+NO_TEST = "no test split: tested on the validation pictures, which is not a test on new ones"
+NOT_TESTED = "no test and no validation pictures: this network was not tested"
 
 
 def train(recipe: Recipe, options: RunOptions = RunOptions()) -> Path:  # noqa: B008 - frozen
@@ -58,32 +59,27 @@ def extended(run: Path, amount: float) -> str:
 def finish(run: Path, options: RunOptions) -> Path:
     """What follows the training of `run`: its test under the recipe's protocol, the saved evaluation, the report."""
     recipe = rundir.read_recipe(run)
-    split, samples = tested_split(open_split(recipe, dataclasses.replace(options, quiet=True)))
-    if samples is None:
-        rundir.add_notes(run, "no test and no validation pictures: this network was not tested")
+    samples = own_split(recipe, "", options.data_dir, options.offline)
+    if samples.name == "train":
+        rundir.add_notes(run, NOT_TESTED)
     else:
-        if split != "test":
+        if samples.name != "test":
             rundir.add_notes(run, NO_TEST)
         model = modelfile.read(run, recipe.device)
-        say(options, f"testing {len(samples)} pictures of the {split} split, protocol {recipe.protocol}")
-        result = evaluate(model, samples, EvaluateOptions(protocol=recipe.protocol, device=recipe.device))
-        result.save(run / "evaluations" / f"{split}-{recipe.protocol}")
-        modelfile.write(model.path, dataclasses.replace(model, results=[digest(result, split)]))
+        say(options, f"testing on {len(samples):,} pictures of the {samples.name} split, protocol {recipe.protocol}")
+        result = evaluate(model, samples, EvaluateOptions(
+            recipe.protocol, bad_images=recipe.bad_images, data=recipe.data))  # fmt: skip
+        result.save(run / "evaluations" / f"{samples.name}-{recipe.protocol}")
+        rundir.add_notes(run, *result.notes)
+        modelfile.write(model.path, dataclasses.replace(model, results=[digest(result)]))
     report(run)
     return run
 
 
-def tested_split(data: DataSet) -> tuple[str, Samples | None]:
-    """The split on which a run is tested: test, else val, else none."""
-    if data.test is not None:
-        return "test", data.test
-    return "val", data.val
-
-
-def digest(result: Result, split: str) -> dict[str, Any]:
-    """What the model file keeps of a result: the numbers with their protocol and data, and nothing that is a time."""
+def digest(result: Result) -> dict[str, Any]:
+    """What the model file keeps of a result: numbers, protocol and data, and nothing that changes with time or place."""
     whole = result.to_json()
-    return {key: whole[key] for key in ("protocol", "samples", "metrics", "data")} | {"split": split}
+    return {key: whole[key] for key in ("split", "protocol", "samples", "unreadable", "metrics", "data")}
 
 
 def closing_lines(run: Path) -> list[str]:
@@ -148,25 +144,3 @@ def spread_lines(found: dict[str, Any]) -> list[str]:
     return [f"{len(found['seeds'])} seeds, {found['split']} error {percent(numbers['mean'])}{deviation} (mean ± standard "
             f"deviation), median {percent(numbers['median'])}, {percent(numbers['min'])} to {percent(numbers['max'])}; "
             f"{found['weights']}, protocol {found['protocol']}"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Question:
-    """What is evaluated: `data` ("" for the run's own), its split `on`, the protocol ("" for the recipe's)."""
-
-    data: str = ""
-    on: str = ""
-    protocol: str = ""
-    ignore_unknown: bool = False
-    bad_images: str = "stop"
-    data_dir: Path | None = None
-    offline: bool = False
-    device: str = "auto"
-
-
-def assess(models: Sequence[Path | str], question: Question = Question()) -> tuple[Result, str]:  # noqa: B008 - frozen
-    """Evaluates a model, or the average of several, as `question` asks; returns the result and the split's name.
-
-    Raises InputError for a split that is not there or classes that the model doesn't know.
-    """
-    raise NotImplementedError

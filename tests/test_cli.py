@@ -13,7 +13,7 @@ import pytest
 from layerwise import console
 from layerwise.cli import app, main
 from layerwise.cli.app import globals_first
-from layerwise.cli.tables import cell, print_json, print_table
+from layerwise.cli.tables import cell, flush_json, print_json, print_table
 from layerwise.presets import PRESETS, preset
 from layerwise.recipe import Recipe
 
@@ -190,8 +190,9 @@ def test_long_cells_are_not_cut_in_a_pipe(capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_json_refuses_nan() -> None:
+    print_json({"error": float("nan")})
     with pytest.raises(ValueError, match="not JSON compliant"):
-        print_json({"error": float("nan")})
+        flush_json()
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.4, "0 s"), (59.6, "1 min 0 s"), (3599, "59 min 59 s"),

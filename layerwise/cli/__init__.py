@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 import traceback
 from collections.abc import Sequence
@@ -10,13 +11,13 @@ import typer
 
 from layerwise.cli import looking, measuring, predicting, training
 from layerwise.cli.app import app, globals_first
-from layerwise.cli.tables import print_json
+from layerwise.cli.tables import flush_json
 from layerwise.console import SETTINGS, Progress, Settings, note
 from layerwise.errors import InputError, Interrupted, LayerwiseError, MachineError, nearest
 
 __all__ = ["app", "main"]
 
-KINDS = {0: "", 1: "internal", 2: "input", 3: "machine", 4: "tolerance", 130: "interrupted", 143: "interrupted"}
+KINDS = {1: "internal", 2: "input", 3: "machine", 4: "tolerance"}  # others: interrupted by a signal
 
 for group in (training, measuring, predicting, looking):
     group.register(app)
@@ -29,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         setattr(SETTINGS, name, value)
     try:
         status = typer.main.get_command(app).main(globals_first(words), prog_name="layerwise", standalone_mode=False)
+        flush_json()
         if status == 130:  # typer turns KeyboardInterrupt into this status
             raise Interrupted("interrupted: stopped by Ctrl-C before there was anything to save")
     except Exception as error:
@@ -42,9 +44,9 @@ def _report(error: Exception, words: Sequence[str]) -> int:
         traceback.print_exception(error, file=sys.stderr)
     known = as_known(error, words)
     note(f"{'' if isinstance(known, Interrupted) else 'error: '}{known}")
-    if "--json" in words:
+    if "--json" in words or "--format=json" in words or ("--format", "json") in itertools.pairwise(words):
         parts = {"what": known.what, "why": known.why, "mend": known.mend, "details": list(known.details)}
-        print_json({"error": {"kind": KINDS[known.exit_code], "exit_code": known.exit_code, **parts}})
+        flush_json({"kind": KINDS.get(known.exit_code, "interrupted"), "exit_code": known.exit_code, **parts})
     return known.exit_code
 
 

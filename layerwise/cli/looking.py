@@ -10,7 +10,8 @@ import typer
 
 from layerwise.cli.app import Json, Set, data_dir
 from layerwise.cli.tables import cell, print_json, print_table
-from layerwise.console import SETTINGS, note, out
+from layerwise.console import SETTINGS, note, out, progress_of
+from layerwise.errors import InputError
 
 
 def register(app: typer.Typer) -> None:
@@ -91,14 +92,28 @@ def check(
     split: Annotated[str, typer.Option(metavar="A/B/C", help="Parts for train/val/test in percent.",
                                        show_default=False)] = "",
     waive_leaks: Annotated[bool, typer.Option("--waive-leaks", help="Pictures in two splits are no error.")] = False,
-    contact_sheet: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the worst finds as a PNG.",
+    pairs: Annotated[Path | None, typer.Option("--list", metavar="FILE", help="Write all duplicates as CSV.",
+                                               show_default=False)] = None,
+    contact_sheet: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the duplicates as a picture (PNG).",
                                                        show_default=False)] = None,
     as_json: Json = False,
 ) -> None:
     """Checks data before training: unreadable files, kinds, sizes, duplicates, leaks between splits, folder mistakes."""
-    from layerwise.data.check import check_data
+    from layerwise.data import DataOptions
+    from layerwise.data.check import CheckOptions, as_plain, check_data
 
-    raise NotImplementedError(check_data)
+    report = check_data(data, DataOptions(data_dir(), split, offline=SETTINGS.offline),
+                        CheckOptions("auto", waive_leaks, pairs, contact_sheet), progress_of("looking at pictures"))
+    if as_json:
+        print_json(as_plain(report))
+    else:
+        for line in report.lines():
+            out(line)
+    if report.exit_code:
+        errors = [problem.text for problem in report.problems if problem.severity == "error"]
+        raise InputError(f"{data}: training should not start with this data", "A number made with it would be wrong.",
+                         "Mend it; or --set bad_images=skip for pictures that can't be opened, --waive-leaks for "
+                         "pictures in two splits.", errors)
 
 
 def fetch(
@@ -146,13 +161,20 @@ def doctor(
     topic: Annotated[str, typer.Argument(metavar="TOPIC", help="bn: batch normalisation of RUN; none: this machine.",
                                          show_default=False)] = "",
     run: Annotated[str, typer.Argument(metavar="RUN", help="A run or a model file.", show_default=False)] = "",
-    data: Annotated[str, typer.Option(help="Data in place of the run's own.", show_default=False)] = "",
+    data: Annotated[str, typer.Option(metavar="NAME|DIR", help="Other data than the run's own.",
+                                      show_default=False)] = "",
+    on: Annotated[str, typer.Option(metavar="test|val|train", help="The split; none: val, or all of other data.",
+                                    show_default=False)] = "",
+    recalibrate: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the model with averages taken over "
+                                                     "training pictures.", show_default=False)] = None,
     as_json: Json = False,
 ) -> None:
     """Prints one block to paste into a bug report; `doctor bn RUN` compares the ways to normalise at test."""
-    from layerwise.doctor import data_options, examine
+    from layerwise.assessment import Question
+    from layerwise.doctor import examine
 
-    findings = examine(topic, run, data, data_options(data_dir(), SETTINGS.offline))
+    question = Question(data, on or ("" if data else "val"), data_dir=data_dir(), offline=SETTINGS.offline)
+    findings = examine(topic, run, question, recalibrate)
     if as_json:
         return print_json(findings.values)
     for line in findings.lines:

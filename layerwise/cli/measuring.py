@@ -75,7 +75,15 @@ def calibrate(
     as_json: Json = False,
 ) -> None:
     """Fits a temperature so that probabilities mean what they say, and shows its effect on other pictures."""
-    raise NotImplementedError
+    from layerwise.assessment import Question
+    from layerwise.calibration import calibrate_model, calibration_lines
+
+    made = calibrate_model(run, fit, report, Question(data_dir=data_dir(), offline=SETTINGS.offline))
+    if as_json:
+        return print_json(made.to_json())
+    for line in calibration_lines(made):
+        out(line)
+    return None
 
 
 def report(

@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import csv
+import json
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from layerwise.console import note, safe
+from layerwise.errors import InputError, nearest
+
+if TYPE_CHECKING:
+    from layerwise.serve.predictor import Row
+
+FORMATS = ("table", "json", "csv")
 
 
 def register(app: typer.Typer) -> None:
@@ -14,11 +26,71 @@ def register(app: typer.Typer) -> None:
 
 def predict(
     run: Annotated[str, typer.Argument(metavar="RUN", help="A run or a model file.", show_default=False)],
-    pictures: Annotated[list[str], typer.Argument(metavar="PICTURES", help="Pictures or folders; - reads one picture from standard input.",
-                                                  show_default=False)],
+    pictures: Annotated[list[str], typer.Argument(metavar="PICTURES", help="Pictures or folders; - reads one picture "
+                                                  "from standard input.", show_default=False)],
     top: Annotated[int, typer.Option(min=1, metavar="K", help="How many classes a picture.")] = 1,
     layout: Annotated[str, typer.Option("--format", metavar="table|json|csv", help="How rows are printed.")] = "table",
     strict: Annotated[bool, typer.Option("--strict", help="Exit status 2 where a picture can't be read.")] = False,
+    calibrated: Annotated[bool, typer.Option("--calibrated", help="Probabilities with the temperature of `layerwise "
+                                             "calibrate`.")] = False,
 ) -> None:
-    """Names what is on pictures; a row with an error for each that can't be read."""
-    raise NotImplementedError
+    """Names what is on pictures; a row with an error for each that can't be read, and the rest goes on."""
+    if layout not in FORMATS:
+        raise InputError(f"--format {layout}: no such format{nearest(layout, FORMATS)}", mend="It is table, json or csv.")
+    from layerwise.answers import answers
+
+    classes, rows = answers(run, pictures, top, calibrated, sys.stdin.buffer)
+    write, end = {"table": _table, "json": _json, "csv": _csv}[layout](min(top, classes))
+    bad = count = 0
+    for row in rows:
+        count += 1
+        bad += bool(row.error)
+        write(row)
+        sys.stdout.flush()  # what is known is out, whatever happens to the next picture
+    sys.stdout.write(end)
+    if bad and strict:
+        raise InputError(f"{bad} of {count} pictures can't be read", mend="Their rows say why.")
+    if bad:
+        note(f"{bad} of {count} pictures can't be read; their rows say why")
+
+
+Writer = tuple[Callable[["Row"], None], str]
+
+
+def _table(top: int) -> Writer:
+    def write(row: Row) -> None:
+        if row.prediction is None:
+            sys.stdout.write(f"{safe(row.path)}  error: {safe(row.error)}\n")
+            return
+        pairs = zip(row.prediction.class_names, row.prediction.probabilities, strict=True)
+        sys.stdout.write(f"{safe(row.path)}  " + "  ".join(f"{safe(name)} {100 * p:.1f} %" for name, p in pairs) + "\n")
+
+    return write, ""
+
+
+def _json(top: int) -> Writer:
+    before = "[\n"
+
+    def write(row: Row) -> None:
+        nonlocal before
+        sys.stdout.write(before + json.dumps(row.to_json(), ensure_ascii=True, allow_nan=False))
+        before = ",\n"
+
+    return write, "\n]\n"
+
+
+def _csv(top: int) -> Writer:
+    from layerwise.predictions_table import safe_cell
+
+    table = csv.writer(sys.stdout, lineterminator="\n")
+    pairs = [name for k in range(1, top + 1) for name in (f"top{k}", f"top{k}_probability")]
+    table.writerow(["path", *pairs, "error"])
+
+    def write(row: Row) -> None:
+        cells: list[str] = [""] * len(pairs)
+        if row.prediction is not None:
+            found = zip(row.prediction.class_names, row.prediction.probabilities, strict=True)
+            cells = [cell for name, p in found for cell in (safe_cell(name), repr(p))]
+        table.writerow([safe_cell(row.path), *cells, safe_cell(row.error)])
+
+    return write, ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from layerwise.console import SETTINGS, colour_wanted, safe
 
@@ -62,6 +62,16 @@ def _is_number(value: object) -> bool:
     return text == "-" or text.replace(".", "", 1).lstrip("-+").isdigit()
 
 
-def print_json(value: object) -> None:
-    """Prints `value` as JSON on standard output; NaN is refused (an undefined number is null)."""
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False, default=str) + "\n")
+_held: list[dict[str, Any]] = []
+
+
+def print_json(value: dict[str, Any]) -> None:
+    """Holds `value` until the command's end, when `flush_json` prints it: one JSON document a command, always."""
+    _held[:] = [value]
+
+
+def flush_json(error: dict[str, Any] | None = None) -> None:
+    """Prints what is held as JSON on standard output, an error beside it; NaN is refused (undefined is null)."""
+    value = {**(_held.pop() if _held else {}), **({"error": error} if error else {})}
+    if value:
+        sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False, default=str) + "\n")

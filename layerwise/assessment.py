@@ -1,0 +1,166 @@
+"""What `layerwise evaluate` does: which pictures are meant, the test of the models on them, where it is saved.
+
+Unlike in training, pictures that can't be opened stay in the split: the result counts them in a column of their own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from layerwise import hardware, modelfile
+from layerwise.console import interval, note, percent
+from layerwise.data import DataOptions, open_data
+from layerwise.data.layout import ALL
+from layerwise.data.opening import NAMES, find_layout
+from layerwise.data.source import Samples
+from layerwise.data.splits import divide, hold_out
+from layerwise.errors import InputError, nearest
+from layerwise.evaluate import EvaluateOptions, evaluate
+from layerwise.modelfile import ModelFile
+from layerwise.presets import preset
+from layerwise.recipe import Recipe
+from layerwise.result import Result
+
+SPLITS = ("test", "val", "train")
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is evaluated: `data` ("" for the run's own), its split `on` ("" for test), `protocol` ("" for the recipe's).
+
+    `report` is where the evaluation is saved, None for the run's own directory.
+    """
+
+    data: str = ""
+    on: str = ""
+    protocol: str = ""
+    ignore_unknown: bool = False
+    bad_images: str = "stop"
+    report: Path | None = None
+    data_dir: Path | None = None
+    offline: bool = False
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """A result and the directory where it is saved, None where it is not."""
+
+    result: Result
+    saved: Path | None
+
+    def to_json(self) -> dict[str, Any]:
+        """The result as it is saved, and where."""
+        return self.result.to_json() | {"saved": None if self.saved is None else str(self.saved)}
+
+    def lines(self) -> list[str]:
+        """The result for people."""
+        return [*result_lines(self.result), f"saved: {self.saved}" if self.saved is not None else
+                "not saved: name a directory with --report"]  # fmt: skip
+
+
+def assess(paths: Sequence[Path | str], question: Question = Question()) -> Assessment:  # noqa: B008 - frozen
+    """Tests the models at `paths` (runs or model files; several are averaged) as `question` asks, and saves it.
+
+    Raises InputError for a split that is not there, and what `layerwise.evaluate.evaluate` raises.
+    """
+    if question.on and question.on not in SPLITS:
+        raise InputError(f"--on {question.on}: no such split{nearest(question.on, SPLITS)}",
+                         mend="It is test, val or train.")
+    device = hardware.resolve(preset("fast")).device
+    members = [modelfile.read(path, device) for path in paths]
+    recipe = members[0].recipe
+    samples = asked_samples(question, members[0])
+    if not question.on and samples.name not in ("test", ALL):
+        note(f"no test split: evaluated on {samples.name}")
+    protocol = question.protocol or (recipe.protocol if recipe else "single")
+    result = evaluate(members, samples, EvaluateOptions(
+        protocol, bad_images=question.bad_images, ignore_unknown=question.ignore_unknown,
+        data=question.data or (recipe.data if recipe else "")))  # fmt: skip
+    if not question.data:
+        result = dataclasses.replace(result, notes=[*result.notes, *seen_notes(members, result)])
+    directory = question.report or _home(paths, question, result)
+    if directory is not None:
+        result.save(directory)
+    return Assessment(result, directory)
+
+
+def labelled(data: str, options: DataOptions) -> dict[str, Samples]:
+    """The splits of `data` by name, with the pictures that can't be opened; one called "all" where it has no splits."""
+    if data in NAMES:
+        return open_data(data, options).splits
+    layout = find_layout(data)
+    splits = {name: layout.samples(name, options.rules) for name in layout.rows}
+    if len(splits) == 1 and options.split:
+        parts = divide(next(iter(splits.values())), options.split, options.seed)
+        return {name: part for name, part in parts.items() if part is not None}
+    return splits
+
+
+def own_split(recipe: Recipe, on: str, data_dir: Path | None, offline: bool) -> Samples:
+    """The split `on` of the data that a run with `recipe` has; with "" its test, else validation, else training split.
+
+    Validation pictures that the training held out are held out in the same way.
+    """
+    options = DataOptions(data_dir, recipe.split, recipe.seed, offline, recipe.exif, recipe.max_pixels,
+                          recipe.bad_images)
+    splits = labelled(recipe.data, options)
+    wanted = on in ("val", "train") or (on == "" and "test" not in splits)
+    if wanted and "val" not in splits and recipe.validation > 0:
+        # As in training, where pictures that can't be opened were left out before.
+        splits["train"], splits["val"] = hold_out(open_data(recipe.data, options).train, recipe.validation, recipe.seed)
+    return _chosen(splits, on, recipe.data)
+
+
+def asked_samples(question: Question, model: ModelFile) -> Samples:
+    """The pictures that `question` means: of its data, or of the data that `model` was trained on."""
+    if question.data:
+        splits = labelled(question.data, DataOptions(question.data_dir, offline=question.offline))
+        return _chosen(splits, question.on, question.data)
+    if model.recipe is None:
+        raise InputError(f"{model.path}: does not say which data it was trained on", mend="Name data with --data.")
+    return own_split(model.recipe, question.on, question.data_dir, question.offline)
+
+
+def _chosen(splits: dict[str, Samples], on: str, where: str) -> Samples:
+    if on and on not in splits:
+        raise InputError(f"{where}: has no split {on}", f"It has: {', '.join(splits)}.",
+                         "Choose one of them with --on, or leave --on out.")
+    return splits[on or next(name for name in ("test", ALL, "val", "train") if name in splits)]
+
+
+def _home(paths: Sequence[Path | str], question: Question, result: Result) -> Path | None:
+    run = Path(paths[0])
+    if len(paths) > 1 or not run.is_dir():
+        return None
+    prefix = f"{Path(question.data).resolve().name}-" if question.data else ""
+    return run / "evaluations" / f"{prefix}{result.split}-{result.protocol.name}"
+
+
+def seen_notes(members: Sequence[ModelFile], result: Result) -> list[str]:
+    """What has to be said of a number from pictures that the training saw."""
+    if result.split == "train":
+        return ["these are the training pictures: the error says nothing of new ones"]
+    best = any(member.recipe is not None and member.recipe.select == "best" for member in members)
+    if result.split == "val" and best:
+        return ["the weights were chosen on these validation pictures: the error is too good"]
+    return []
+
+
+def result_lines(result: Result) -> list[str]:
+    """The numbers of a result with their protocol, for people."""
+    metrics = result.metrics
+    lines = [f"{result.split} error {percent(metrics['error'])} (95 % interval {interval(metrics['error_interval'])}), "
+             f"{result.samples:,} pictures, protocol {result.protocol.name}"]  # fmt: skip
+    lines += [f"top-{k} error {percent(error)}" for k, error in metrics.get("top_k_error", {}).items()]
+    named = (("loss", "loss"), ("calibration error", "calibration_error"), ("macro F1", "macro_f1"))
+    lines.append(", ".join(f"{words} {'-' if metrics.get(key) is None else format(metrics[key], '.4f')}"
+                           for words, key in named))  # fmt: skip
+    if len(result.models) > 1:
+        lines.append(f"probabilities averaged over {len(result.models)} models")
+    if result.unreadable:
+        lines.append(f"unreadable: {result.unreadable:,} pictures, not counted in the error")
+    return [*lines, *(f"note: {text}" for text in result.notes)]
