@@ -227,10 +227,14 @@ def gradient_norm(parameters: Iterable[Tensor]) -> Tensor:
 
 
 def clip_gradients(parameters: Iterable[Tensor], max_norm: float) -> Tensor:
-    """Scale all gradients by min(1, max_norm / (norm + 1e-6)); the norm before. Not finite: look before the step."""
+    """Scale all gradients by min(1, max_norm / (norm + 1e-6)), with max_norm 0 not at all; the norm before.
+
+    A norm that is not finite is returned as it is: look at it before the step.
+    """
     parameters = list(parameters)
     norm = gradient_norm(parameters)
-    torch.nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
+    if max_norm > 0:
+        torch.nn.utils.clip_grads_with_norm_(parameters, max_norm, norm)
     return norm
 
 

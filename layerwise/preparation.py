@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from layerwise import console, hardware, rundir
-from layerwise.data import DataOptions, open_data
-from layerwise.data.loader import epoch_batches, epoch_order
-from layerwise.data.source import DataSet, hold_out
+from layerwise.data import DataOptions, hold_out, open_data
+from layerwise.data.order import epoch_batches, epoch_order
+from layerwise.data.source import DataSet
 from layerwise.models.shapes import cost
 from layerwise.optimiser import describe_groups
 from layerwise.recipe import Recipe

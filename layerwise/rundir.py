@@ -110,29 +110,30 @@ def _split_csv(samples: Samples) -> str:
 class Lines:
     """An append-only file of JSON lines, cut back to where a checkpoint was when a run resumes."""
 
-    def __init__(self, path: Path, size: int = 0) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
-        self._file = open(path, "ab")  # noqa: SIM115 - open for the length of a run
-        if self._file.tell() < size:
-            raise InputError(f"{path}: {self._file.tell()} bytes, the checkpoint knows of {size}",
+        path.touch()
+
+    def cut(self, size: int) -> None:
+        """Takes away what was written behind the first `size` bytes. Raises InputError where there are fewer."""
+        have = self.path.stat().st_size
+        if have < size:
+            raise InputError(f"{self.path}: {have} bytes, the checkpoint knows of {size}",
                              "Lines of the record were lost, so the resumed run would not be the whole one.")
-        self._file.truncate(size)
+        os.truncate(self.path, size)
 
     def write(self, line: dict[str, Any]) -> None:
         """Appends one line."""
-        self._file.write((json.dumps(line, allow_nan=False) + "\n").encode())
-        self._file.flush()
+        with open(self.path, "ab") as file:
+            file.write((json.dumps(line, allow_nan=False) + "\n").encode())
 
     def sync(self) -> int:
         """Makes all lines durable; returns the file's size in bytes."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with open(self.path, "ab") as file:
+            os.fsync(file.fileno())
+            size = file.tell()
         fsync_directory(self.path.parent)
-        return self._file.tell()
-
-    def close(self) -> None:
-        """Flushes and closes the file."""
-        self._file.close()
+        return size
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

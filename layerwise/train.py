@@ -17,8 +17,9 @@ from torch import Tensor
 
 from layerwise import checkpoint, console, hardware, modelfile, rundir, transfer
 from layerwise.average import Average
-from layerwise.data.augment import fit_colour
-from layerwise.data.loader import epoch_batches, epoch_order, plain_batches, training_batches
+from layerwise.data.colour import fit_colour
+from layerwise.data.loader import plain_batches, training_batches
+from layerwise.data.order import epoch_batches, epoch_order
 from layerwise.data.preprocess import fit_preprocess
 from layerwise.errors import InputError, Interrupted, MachineError
 from layerwise.failure import stop_before_step
@@ -88,7 +89,9 @@ def resume(run: Path, options: RunOptions = RunOptions()) -> Path:  # noqa: B008
     training = assemble(run, recipe, data, preprocess, colour)
     if generation is not None:
         restore(training, generation)
-    elif recipe.start_from:
+    else:
+        training.metrics.cut(0)
+    if generation is None and recipe.start_from:
         transfer.start_from(training.model, data.train.class_names, modelfile.read(recipe.start_from))
         if training.average:
             training.average = Average(training.model, recipe.ema)
@@ -122,8 +125,6 @@ def _finish(training: Training, options: RunOptions) -> Path:
         raise Interrupted(f"{run}: stopped at once; the last checkpoint is untouched",
                           f"Continue with: layerwise resume {run}") from None
     finally:
-        training.metrics.close()
-        training.speed.close()
         record = rundir.read_run(run)
         seconds = record["seconds"] + time.monotonic() - started
         rundir.update_run(run, {"state": state, "finished": rundir.now(), "seconds": round(seconds, 1)})
@@ -272,7 +273,8 @@ def _validate(training: Training, options: RunOptions) -> None:
     recipe, position = training.recipe, training.position
     model = training.evaluated()
     batches = (_to_device(training, batch, slice(None))
-               for batch in plain_batches(training.val, training.preprocess, max(256, position.micro_batch)))
+               for batch in plain_batches(training.val, training.preprocess, max(256, position.micro_batch))
+               if len(batch["label"]))
     with hardware.autocast(recipe):
         found = training.task.evaluate(model, batches)
     training.metrics.write({

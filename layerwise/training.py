@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from layerwise import checkpoint, hardware, models, rundir
 from layerwise.average import Average
-from layerwise.data.augment import Colour
-from layerwise.data.loader import class_weights, epoch_batches, epoch_order
+from layerwise.data.colour import Colour
+from layerwise.data.order import class_weights, epoch_batches, epoch_order
 from layerwise.data.preprocess import Preprocess
 from layerwise.data.source import DataSet, Samples
 from layerwise.errors import InputError
@@ -187,8 +187,7 @@ def restore(training: Training, generation: checkpoint.Generation) -> None:
     training.best = {name: tensor.to(training.device) for name, tensor in under("best/").items()}
     if training.average:
         training.average.restore(under("average/"), state["average_count"])
-    training.metrics.close()
-    training.metrics = rundir.Lines(training.run / rundir.METRICS, training.position.metrics_bytes)
+    training.metrics.cut(training.position.metrics_bytes)
 
 
 def note(training: Training, text: str) -> None:
@@ -208,7 +207,8 @@ def write_input(run: Path, preprocess: Preprocess, colour: Colour | None) -> Non
     """Writes what was computed from the training pictures, so that a resumed run reads it instead of them all."""
     tensors = {f"preprocess.{name}": tensor for name, tensor in preprocess.tensors().items()}
     if colour is not None:
-        tensors |= {f"colour.{name}": tensor for name, tensor in colour.tensors().items()}
+        tensors["colour.vectors"] = torch.from_numpy(colour.vectors)
+        tensors["colour.values"] = torch.from_numpy(colour.values)
     header = {"preprocess": json.dumps(preprocess.to_json())}
     checkpoint.replace_durably(run / "input.safetensors", checkpoint.save_tensors(tensors, metadata=header))
 
@@ -228,5 +228,5 @@ def read_input(run: Path) -> tuple[Preprocess, Colour | None]:
     def under(prefix: str) -> dict[str, Tensor]:
         return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
-    colour = under("colour.")
-    return Preprocess.from_parts(specification, under("preprocess.")), Colour.from_tensors(colour) if colour else None
+    parts = {name: tensor.numpy() for name, tensor in under("colour.").items()}
+    return Preprocess.from_parts(specification, under("preprocess.")), Colour(**parts) if parts else None

@@ -31,9 +31,9 @@ class LoadReport:
 def start_from(model: nn.Module, class_names: tuple[str, ...], source: ModelFile) -> LoadReport:
     """Loads a network's entries from a model file.
 
-    The head follows the class names: the same names in another order are reordered, other names get a new classifier. A
+    The head follows the class names: the same names in another order are reordered, other names get a new one. A
     first convolution for one channel takes the sum of the file's over its channels; one for n channels takes the
-    file's only channel divided by n (so that a grey picture gives the same). Only the classifier may be newly initialised:
+    file's only channel divided by n (so that a grey picture gives the same). Only the classifier may be new:
     any other entry that is missing or of another shape raises InputError, all at once.
     """
     wanted, have = model.state_dict(), source.model.state_dict()

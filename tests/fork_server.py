@@ -77,7 +77,9 @@ def child(job: dict) -> int:
     run = Path(job["run"])
     try:
         if job["action"] == "train":
-            recipe = changed(preset("digits"), job["settings"])
+            recipe = preset("digits")
+            for setting in job["settings"]:
+                recipe = changed(recipe, [setting])
             train.train(recipe, train.RunOptions(out=run, quiet=True, offline=True, confirmed=True))
         else:
             train.resume(run, train.RunOptions(quiet=True, offline=True))
