@@ -279,6 +279,13 @@ def test_clipping_scales_all_gradients_to_the_norm_and_leaves_smaller_ones(facto
         assert (slopes(model) == before).all()
 
 
+def test_a_largest_norm_of_0_clips_nothing() -> None:
+    weight = nn.Parameter(torch.ones(2))
+    weight.grad = torch.tensor([3.0, 4.0])
+    assert clip_gradients([weight], 0.0).item() == 5
+    assert weight.grad.tolist() == [3.0, 4.0]
+
+
 def test_the_norm_shows_a_gradient_that_is_not_finite_and_there_may_be_none() -> None:
     weight = nn.Parameter(torch.ones(3))
     assert gradient_norm([weight]).item() == 0

@@ -133,7 +133,7 @@ def test_from_json_reports_every_problem_at_once_with_the_nearest_name() -> None
         "duration: expected number, got True",
         "lr: unknown field, did you mean 'learning_rate'?",
         "nesterov: missing",
-        "nesterow: unknown field, did you mean 'nesterov'?",
+        "nesterow: unknown field, did you mean 'nesterov' or 'network' or 'slow'?",
         "pad: expected whole number, got '2'",
     ]
 
@@ -198,7 +198,7 @@ def test_settings_report_every_problem_at_once() -> None:
     assert caught.value.what == "--set: 10 problems"
     assert caught.value.details == (
         "lr: unknown field, did you mean 'learning_rate'?",
-        "nesterow: unknown field, did you mean 'nesterov'?",
+        "nesterow: unknown field, did you mean 'nesterov' or 'network' or 'slow'?",
         "pad: expected field=value",
         "pad: expected whole number, got '1.5'",
         "flip: expected true or false, got 'maybe'",
