@@ -48,8 +48,8 @@ ROOMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "experiments": (("experiments",), (*LOW, *NETWORKS, "data", *MEASURES, *FILES, "evaluate", "train")),
 }
 EVERYWHERE = tuple(ROOMS)
-ROOMS["jobs"] = (("main_job", "assessment", "recipe_choice", "layer_table", "benchmark", "compare",
-                  "doctor"), EVERYWHERE)
+ROOMS["jobs"] = (("main_job", "assessment", "calibration", "answers", "recipe_choice", "layer_table", "benchmark",
+                  "compare", "doctor"), EVERYWHERE)
 ROOMS["public"] = (("",), (*EVERYWHERE, "jobs"))
 ROOMS["command line"] = (("cli", "__main__"), (*EVERYWHERE, "jobs", "public"))
 
