@@ -66,7 +66,10 @@ def calibrate(models: Models, fit: Samples, report: Samples, options: EvaluateOp
     fitted, reported = evaluate(models, fit, options), evaluate(models, report, options)
     probabilities, labels = _answers(fitted)
     temperature = fit_temperature(probabilities, labels)
-    if not BOUNDS[0] * 1.01 < temperature < BOUNDS[1] / 1.01:
+    if not fitted.metrics["errors"]:
+        notes.append(f"all {len(labels)} pictures of {fit.name} are answered rightly, so they do not determine a "
+                     "temperature: it stays 1")
+    elif not BOUNDS[0] * 1.01 < temperature < BOUNDS[1] / 1.01:
         notes.append(f"the temperature {temperature:.3g} lies at the end of its range: {fit.name} "
                      f"({len(labels)} pictures) does not determine it")
     probabilities, labels = _answers(reported)
@@ -77,7 +80,12 @@ def calibrate(models: Models, fit: Samples, report: Samples, options: EvaluateOp
 
 
 def fit_temperature(probabilities: Floats, labels: Integers) -> float:
-    """The temperature in [0.01, 100] with the least loss of `probabilities` (N, C) for `labels` (N,)."""
+    """The temperature in [0.01, 100] with the least loss of `probabilities` (N, C) for `labels` (N,).
+
+    Where every answer is right the loss only falls towards T = 0: nothing is determined, and it is 1.
+    """
+    if (probabilities.argmax(axis=1) == labels).all():
+        return 1.0
     logs = np.log(np.maximum(probabilities, LEAST))
     rows = np.arange(len(labels))
 
