@@ -74,8 +74,6 @@ def command_round(recipe: Recipe, data: DataSet, preprocess: Preprocess) -> floa
             loop(training, signals, RunOptions(quiet=True))
         synchronise(recipe)
         seconds = time.perf_counter() - started
-        training.metrics.close()
-        training.speed.close()
         if signals.received is not None:
             raise KeyboardInterrupt
         return training.position.samples / seconds
@@ -153,7 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     steps = options.steps
     recipe = changed(preset("fast"), [
-        "unit=iterations", f"duration={steps}", f"evaluate_every={steps}", f"warmup_length={steps / 5:g}",
+        "unit=iterations", f"duration={steps}", f"evaluate_every={steps}", f"warmup_length={steps // 5}",
         "validation=0", *options.settings])
     recipe = hardware.resolve(recipe)
     check(recipe)
