@@ -168,6 +168,19 @@ def test_in_memory_sets_and_json() -> None:
     assert loaded["counts"] == {"train": 1438, "test": 359}
 
 
+def test_small_pictures_are_no_near_leak(tmp_path: Path) -> None:
+    for number in range(12):
+        split, name = ("train", "test")[number % 2], "ab"[number // 2 % 2]
+        save(tmp_path / split / name / f"{number}.png", np.roll(texture(1, 24), number // 4, axis=0))
+    report = check_data(str(tmp_path), OPTIONS)
+    assert report.exit_code == 2  # the same pixels under many names
+    assert not any(one.kind == "near" for one in report.duplicates)
+    assert "under 32 pixels are too alike" in "\n".join(report.notes)
+    asked = check_data("digits", OPTIONS, CheckOptions(near="yes"))
+    assert kinds(asked)["near-leak"] == "warning"
+    assert asked.exit_code == 0
+
+
 def test_planted_leak_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     data = check_module.open_data("digits", OPTIONS)
     assert data.test is not None

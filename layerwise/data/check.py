@@ -25,14 +25,15 @@ from layerwise.data.source import Samples
 from layerwise.errors import InputError
 
 IMBALANCE = 10
+SMALL = 32  # pixels: below, different pictures of one class look like near duplicates (strokes of a digit)
 
 
 @dataclass(frozen=True)
 class CheckOptions:
     """What is looked for and written.
 
-    `near`: near duplicates too: "auto" (for files, up to 50,000), "yes" or "no"; `allow_leaks`: pictures in two splits
-    are noted, no error; `pairs_csv`, `sheet_png`: where the duplicates go, as a list and as pictures.
+    `near`: near duplicates too: "auto" (for files, up to 50,000, unless most are under 32 pixels), "yes" or "no";
+    `allow_leaks`: pictures in two splits are noted, no error; `pairs_csv`, `sheet_png`: where the duplicates go, as a list and as pictures.
     """
 
     near: str = "auto"
@@ -134,9 +135,10 @@ def check_data(
     scanned = scan_files(samples.paths or (), options.rules, progress=progress) if files else _scan_arrays(samples)
     report = _report(name_or_path, splits, scanned, notes)
     where = [split for split, part in splits.items() for _ in range(len(part))]
-    pairs, remark = _pairs(samples, scanned, wanted.near, files)
+    small = _small(samples, scanned)
+    pairs, remark = _pairs(samples, scanned, wanted.near if files or wanted.near != "auto" else "no", small)
     duplicates = tuple(_duplicate(samples, where, pair) for pair in pairs)
-    problems = [*report.problems, *_duplicate_problems(duplicates, wanted.allow_leaks)]
+    problems = [*report.problems, *_duplicate_problems(duplicates, wanted.allow_leaks, small)]
     if wanted.pairs_csv is not None:
         write_pairs(duplicates, wanted.pairs_csv)
     if wanted.sheet_png is not None and pairs:
@@ -247,15 +249,25 @@ def _report(name: str, splits: dict[str, Samples], scanned: list[Scanned], notes
     )
 
 
-def _pairs(samples: Samples, scanned: list[Scanned], near: str, files: bool) -> tuple[list[Pair], tuple[str, ...]]:
+def _small(samples: Samples, scanned: list[Scanned]) -> bool:
+    """Whether most pictures have a side under 32 pixels."""
+    if samples.images is not None:
+        return min(samples.images.shape[1:3]) < SMALL
+    sides = [min(found.facts.width, found.facts.height) for found in scanned if found.facts is not None]
+    return bool(sides) and float(np.median(sides)) < SMALL
+
+
+def _pairs(samples: Samples, scanned: list[Scanned], near: str, small: bool) -> tuple[list[Pair], tuple[str, ...]]:
     pairs = exact_pairs([found.pixels_sha256 for found in scanned])
-    if near == "no" or (near == "auto" and not files):
+    if near == "no":
         return pairs, ("near duplicates were not looked for",)
+    if near == "auto" and small:
+        return pairs, (f"near duplicates were not looked for: pictures under {SMALL} pixels are too alike",)
     if len(samples) > MAX_NEAR:
         return pairs, (f"near duplicates were not looked for: {len(samples):,} pictures, the limit is {MAX_NEAR:,}",)
     twice = {pair.second for pair in pairs}
     some = [index for index, found in enumerate(scanned) if found.pixels_sha256 and index not in twice]
-    hashes = [scanned[index].perceptual if files else perceptual_hash(samples.read(index)) for index in some]
+    hashes = [scanned[index].perceptual if samples.paths else perceptual_hash(samples.read(index)) for index in some]
     found, all_of_them = near_pairs(np.array(hashes, dtype=np.uint64), lambda index: samples.read(some[index]), set())
     pairs += [Pair(some[pair.first], some[pair.second], pair.kind) for pair in found]
     return pairs, () if all_of_them else ("near duplicates: too many candidates, not all were looked at",)
@@ -275,7 +287,7 @@ def _duplicate(samples: Samples, where: list[str], pair: Pair) -> Duplicate:
     )
 
 
-def _duplicate_problems(duplicates: tuple[Duplicate, ...], allow_leaks: bool) -> list[Problem]:
+def _duplicate_problems(duplicates: tuple[Duplicate, ...], allow_leaks: bool, small: bool) -> list[Problem]:
     problems = []
     for kind in ("exact", "near"):
         same = [one for one in duplicates if one.kind == kind]
@@ -284,7 +296,7 @@ def _duplicate_problems(duplicates: tuple[Duplicate, ...], allow_leaks: bool) ->
         labels = tuple(_words(one) for one in same if one.first_class != one.second_class)
         within = tuple(_words(one) for one in same if one.first_split == one.second_split)
         if leaks:
-            severity = "note" if allow_leaks else "error"
+            severity = "note" if allow_leaks else "warning" if kind == "near" and small else "error"
             text = f"{words} is in two splits, {len(leaks):,} times{' (allowed)' * allow_leaks}: a leak"
             problems.append(Problem(severity, f"{kind}-leak", text, leaks))
         if labels:
