@@ -25,7 +25,7 @@ from layerwise.data.source import Samples
 from layerwise.errors import InputError
 
 IMBALANCE = 10
-SMALL = 32  # pixels: below, different pictures of one class look like near duplicates (strokes of a digit)
+SMALL = 32  # pixels: below, different pictures of one class (strokes of a digit) look like near duplicates
 
 
 @dataclass(frozen=True)
@@ -252,7 +252,7 @@ def _report(name: str, splits: dict[str, Samples], scanned: list[Scanned], notes
 def _small(samples: Samples, scanned: list[Scanned]) -> bool:
     """Whether most pictures have a side under 32 pixels."""
     if samples.images is not None:
-        return min(samples.images.shape[1:3]) < SMALL
+        return bool(min(samples.images.shape[1:3]) < SMALL)
     sides = [min(found.facts.width, found.facts.height) for found in scanned if found.facts is not None]
     return bool(sides) and float(np.median(sides)) < SMALL
 
