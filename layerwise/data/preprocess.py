@@ -197,7 +197,7 @@ class Preprocess:
         if mean.shape[1:] not in ((1, 1), (height, width)):
             mean = mean.mean(axis=(1, 2), keepdims=True, dtype=np.float64).astype(np.float32)
         shape = (self.channels, height, width)
-        last = (np.ascontiguousarray(np.broadcast_to(values, shape).transpose(1, 2, 0)) for values in (mean, self.std))
+        last = (np.array(np.broadcast_to(values, shape).transpose(1, 2, 0), order="C") for values in (mean, self.std))
         mean_of, std_of = (torch.from_numpy(values).to(batch.device).permute(2, 0, 1) for values in last)
         found = (torch.tensor(255.0, dtype=torch.float32, device=batch.device), mean_of, std_of)
         if (height, width) == (self.size, self.size):
