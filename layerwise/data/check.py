@@ -33,7 +33,8 @@ class CheckOptions:
     """What is looked for and written.
 
     `near`: near duplicates too: "auto" (for files, up to 50,000, unless most are under 32 pixels), "yes" or "no";
-    `allow_leaks`: pictures in two splits are noted, no error; `pairs_csv`, `sheet_png`: where the duplicates go, as a list and as pictures.
+    `allow_leaks`: pictures in two splits are noted, no error; `pairs_csv`, `sheet_png`: where duplicates go, as a list
+    and as pictures.
     """
 
     near: str = "auto"
