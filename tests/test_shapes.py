@@ -145,6 +145,15 @@ def test_cost_leaves_the_model_as_it_is():
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
 
 
+@pytest.mark.parametrize("name", ["resnet18_c", "resnet50", "plain20", "alexnet_one_gpu", "lenet5_1998"])
+def test_a_name_costs_what_its_model_costs(name):
+    """By name, batch normalisation is passed over; a model is walked as it is, on the meta device or not."""
+    with torch.device("meta"):
+        model = build(name)
+    assert cost(name) == cost(model)
+    assert stage_shapes(name) == stage_shapes(model)
+
+
 def test_published_inputs():
     assert published_input("alexnet") == (3, 227, 227)
     assert published_input("lenet1989") == (1, 16, 16)

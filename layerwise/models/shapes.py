@@ -199,8 +199,17 @@ def _stateless(network: nn.Module, input_shape: tuple[int, ...]) -> Iterator[tup
 
 
 def _on_meta(name: str, num_classes: int | None = None, in_channels: int | None = None) -> nn.Module:
+    """The network for its shapes only: batch normalisation, slow on the meta device, passes its input on."""
     with torch.device("meta"):
-        return build(name, num_classes, in_channels)
+        network = build(name, num_classes, in_channels)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.forward = _unchanged  # type: ignore[assignment, method-assign]
+    return network
+
+
+def _unchanged(maps: Tensor) -> Tensor:
+    return maps
 
 
 def _own_input(network: nn.Module) -> tuple[int, int, int]:
