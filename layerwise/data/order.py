@@ -49,7 +49,7 @@ def epoch_batches(order: NDArray[np.int64], batch_size: int) -> list[NDArray[np.
     starts = list(range(0, len(order), batch_size))
     if len(starts) > 1 and batch_size > 1 and len(order) - starts[-1] == 1:
         starts.pop()
-    return [order[start:stop] for start, stop in zip(starts, [*starts[1:], len(order)], strict=True)]
+    return [order[start:stop] for start, stop in zip(starts, [*starts, len(order)][1:], strict=True)]
 
 
 def repeats(order: NDArray[np.int64]) -> NDArray[np.int64]:
