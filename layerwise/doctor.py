@@ -69,7 +69,7 @@ def batch_normalisation(run: str, question: Question, recalibrated: Path | None)
     seen = batch_statistics.examine(found, samples)
     values, lines = seen.to_json() | {"split": samples.name}, seen.lines()
     if recalibrated is not None:
-        training = asked_samples(dataclasses.replace(question, on="train"), found)
+        training = asked_samples(dataclasses.replace(question, data="", on="train"), found)
         modelfile.write(recalibrated, batch_statistics.recalibrate(found, training))
         lines.append(f"recalibrated on {len(training):,} pictures of {training.name}: {recalibrated}")
         values["recalibrated"] = str(recalibrated)

@@ -69,14 +69,15 @@ def as_known(error: Exception, words: Sequence[str]) -> LayerwiseError:
 
 def _usage_error(error: typer.TyperException, words: Sequence[str]) -> InputError:
     context = getattr(error, "ctx", None)
-    command = context.command_path if context is not None else "layerwise"
+    names = [item.name or "" for item in app.registered_commands]
+    named = next((f"layerwise {word}" for word in words if word in names), "layerwise")
+    command = context.command_path if context is not None else named
     text = getattr(error, "message", "") or error.format_message()
     option = getattr(error, "option_name", None)
     if option is not None and text.startswith("No such option"):
         options = [name for parameter in context.command.get_params(context) for name in parameter.opts]
         text = f"{option}: {command} has no such option{nearest(option, options)}"
     elif text.startswith("No such command"):
-        names = [item.name or "" for item in app.registered_commands]
         wanted = next((word for word in globals_first(words) if not word.startswith("-") and word in text), "")
         text = f"{wanted}: there is no such command{nearest(wanted, names)}"
     else:

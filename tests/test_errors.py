@@ -1,0 +1,180 @@
+"""Messages and exit statuses of the command line: what, why, mend; the same words for Python, people and programs."""
+
+from __future__ import annotations
+
+import errno
+import json
+from pathlib import Path
+
+import pytest
+
+from layerwise import cli, errors, recipe_choice
+from layerwise.cli import as_known, main
+from layerwise.errors import InputError, Interrupted, LayerwiseError, MachineError, ToleranceError, nearest
+
+# The command, the exit status, and what its message says.
+MESSAGES = [
+    ("", 2, ["layerwise: no command given", "The commands are: train, resume", "`layerwise --help`"]),
+    ("trian resnet20 digits", 2, ["trian: there is no such command, did you mean 'train'?"]),
+    ("recipe --jsn", 2, ["--jsn: layerwise recipe has no such option, did you mean '--json'",
+                         "`layerwise recipe --help` lists what it takes."]),
+    ("recipe --set", 2, ["layerwise recipe: Option '--set' requires an argument"]),
+    ("train resnet20", 2, ["layerwise train: Missing argument 'DATA'"]),
+    ("train resnet20 digits --seeds two", 2, ["layerwise train: Invalid value for '--seeds'", "valid integer"]),
+    ("train resnet20 digits --seeds 0", 2, ["layerwise train: Invalid value", "--seeds"]),
+    ("models a b", 2, ["layerwise models: Got unexpected extra argument"]),
+    ("recipe fats", 2, ["recipe 'fats': no preset and no file of this name, did you mean 'fast'?", "The presets are:"]),
+    ("recipe fast --set lr=0.1", 2, ["--set: 1 problem", "lr: unknown field, did you mean 'learning_rate'?"]),
+    ("recipe fast --set batch_sise=8 --set duration=x --set flip", 2,
+     ["--set: 3 problems", "did you mean 'batch_size'", "duration: ", "flip: expected field=value"]),
+    ("recipe fast --set learning_rate=-1 --set batch_size=0", 2, ["learning_rate is", "batch_size is"]),
+    ("recipe tests", 2, ["tests: a directory without recipe.json, so no run"]),
+    ("models resnet200", 2, ["network 'resnet200': there is no such network, did you mean 'resnet20'"]),
+    ("models alexnet --size 32", 2, ["32x32 becomes 0x0 at layer features.pool2"]),
+    ("train resnet200 digits", 2, ["network 'resnet200': there is no such network, did you mean 'resnet20'"]),
+    ("train resnet20 digits --recipe fats", 2, ["recipe 'fats': no preset and no file of this name"]),
+    ("train resnt20 digits --recipe fats --set lr=1", 2,
+     ["3 problems before the start", "network 'resnt20'", "recipe 'fats'", "lr: unknown field"]),
+    ("train resnet20 nowhere", 2, ["there is no data at 'nowhere'"]),
+    ("train resnet20 digits --from nowhere.safetensors", 2, ["nowhere.safetensors: there is no such file or directory"]),
+    ("train resnet20 digits --out tests", 2, ["tests: exists and is not empty", "layerwise resume tests"]),
+    ("resume tests", 2, ["tests"]),
+    ("evaluate nowhere", 2, ["nowhere: there is no such file or directory"]),
+    ("evaluate nowhere --on tset", 2, ["--on tset: no such split, did you mean 'test'?"]),
+    ("predict nowhere a.png", 2, ["nowhere: there is no such file or directory"]),
+    ("predict nowhere a.png --format yaml", 2, ["--format yaml: no such format", "It is table, json or csv."]),
+    ("report nowhere", 2, ["'nowhere' does not exist"]),
+    ("compare tests tests", 2, ["tests: no evaluation (no result.json) here", "layerwise evaluate RUN"]),
+    ("check nowhere", 2, ["nowhere: training should not start with this data", "there is no data at 'nowhere'"]),
+    ("fetch digit", 2, ["'digit' is not a data set that can be fetched"]),
+    ("fetch cifar10 --offline", 3, ["cifar10: cifar-10-binary.tar.gz is not on this machine", "--offline forbids",
+                                    "by hand"]),
+    ("bench resnet20 --batches 0", 2, ["--batches 0: '0' is no batch size"]),
+    ("bench resnet20 --set device=cuda:9", 3, ["device=cuda:9: not available"]),
+    ("doctor bm", 2, ["doctor 'bm': no such topic, did you mean 'bn'?"]),
+    ("doctor bn", 2, ["doctor bn: no run given"]),
+    ("calibrate nowhere", 2, ["nowhere: there is no such file or directory"]),
+]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def at_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Relative paths as `tests` mean this repository's."""
+    monkeypatch.chdir(Path(__file__).parent.parent)
+
+
+@pytest.mark.parametrize(("command", "status", "says"), MESSAGES, ids=[command or "nothing" for command, *_ in MESSAGES])
+def test_message(command: str, status: int, says: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(command.split()) == status
+    seen = capsys.readouterr()
+    assert [words for words in says if words not in seen.err] == []
+    assert "error: " in seen.err
+    assert "Traceback" not in seen.err
+
+
+@pytest.mark.parametrize("command", ["trian x", "recipe fats --json", "train resnt20 digits --json", "fetch x --json",
+                                     "predict nowhere a.png --format json", "check nowhere --json"])
+def test_json_errors(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    status = main([*command.split(), *(["--json"] if command.startswith("trian") else [])])
+    seen = capsys.readouterr()
+    error = json.loads(seen.out)["error"]
+    assert set(error) == {"kind", "exit_code", "what", "why", "mend", "details"}
+    assert (error["kind"], error["exit_code"], status) == ("input", 2, 2)
+    assert f"error: {error['what']}" in seen.err
+
+
+def test_json_holds_one_document_and_errors_without_it_none(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["recipe", "fats"])
+    assert capsys.readouterr().out == ""
+
+
+class Broken:
+    """Stands in for a function that fails in a way nobody thought of."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+    def __call__(self, *arguments: object) -> None:
+        raise self.error
+
+
+def test_internal_error_is_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recipe_choice, "changed_recipe", Broken(KeyError("a\nb")))
+    assert main(["recipe", "fast"]) == 1
+    assert capsys.readouterr().err == (
+        "error: internal error: KeyError: 'a\\nb'\n"
+        "Run the command again with --debug for the traceback, and report it.\n")  # fmt: skip
+    assert main(["recipe", "fast", "--debug"]) == 1
+    seen = capsys.readouterr().err
+    assert "Traceback (most recent call last)" in seen
+    assert "--debug for the traceback" not in seen
+    assert main(["recipe", "fast", "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["error"]["kind"] == "internal"
+
+
+def test_debug_shows_the_traceback_of_a_users_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--debug", "recipe", "fats"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("error", "status", "what"), [
+    (FileNotFoundError(errno.ENOENT, "No such file or directory", "x.json"), 2, "x.json: No such file or directory"),
+    (PermissionError(errno.EACCES, "Permission denied", "x.json"), 3, "x.json: Permission denied"),
+    (OSError(errno.ENOSPC, "No space left on device", "x.json"), 3, "x.json: No space left on device"),
+    (OSError("odd"), 1, "internal error: OSError: odd"),
+    (MemoryError(), 3, "out of memory"),
+    (ValueError("x"), 1, "internal error: ValueError: x"),
+    (ToleranceError("t"), 4, "t"),
+    (MachineError("m"), 3, "m"),
+    (Interrupted("stopped", "layerwise resume RUN", 143), 143, "stopped"),
+])
+def test_every_error_becomes_one_of_ours(error: Exception, status: int, what: str) -> None:
+    known = as_known(error, [])
+    assert (known.exit_code, known.what) == (status, what)
+
+
+@pytest.mark.parametrize(("status", "text"), [(130, "stopped\nlayerwise resume RUN\n"), (143, "stopped\n")])
+def test_interrupted_is_no_error(status: int, text: str, capsys: pytest.CaptureFixture[str],
+                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    mend = "layerwise resume RUN" if status == 130 else ""
+    monkeypatch.setattr(recipe_choice, "changed_recipe", Broken(Interrupted("stopped", mend, status)))
+    assert main(["recipe", "fast"]) == status
+    assert capsys.readouterr().err == text
+
+
+def test_ctrl_c_before_a_run_began(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recipe_choice, "changed_recipe", Broken(KeyboardInterrupt()))
+    assert main(["recipe", "fast"]) == 130
+    assert "interrupted: stopped by Ctrl-C" in capsys.readouterr().err
+
+
+def test_control_characters_do_not_reach_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["recipe", "a\x1b[2Jb"]) == 2
+    assert "\x1b" not in capsys.readouterr().err
+
+
+def test_message_parts_and_five_details() -> None:
+    error = InputError("what", "why", "mend", [f"d{n}" for n in range(7)])
+    assert str(error) == "what\n  - d0\n  - d1\n  - d2\n  - d3\n  - d4\n  - and 2 more\nwhy\nmend"
+    assert error.details == tuple(f"d{n}" for n in range(7))
+
+
+def test_types_are_pythons_too() -> None:
+    assert issubclass(InputError, ValueError)
+    assert issubclass(MachineError, RuntimeError)
+    assert issubclass(ToleranceError, ArithmeticError)
+    assert all(issubclass(kind, LayerwiseError) for kind in (InputError, MachineError, ToleranceError, Interrupted))
+    codes = [kind("x").exit_code for kind in (LayerwiseError, InputError, MachineError, ToleranceError, Interrupted)]
+    assert codes == [1, 2, 3, 4, 130]
+
+
+def test_nearest_names() -> None:
+    assert nearest("resnet2O", ["resnet20", "plain"]) == ", did you mean 'resnet20'?"
+    assert nearest("zzz", ["resnet20", "plain"]) == ""
+    assert errors.SHOWN == 5
+
+
+def test_every_command_has_a_message_here() -> None:
+    """A new command needs a row above."""
+    tested = {command.split()[0] for command, *_ in MESSAGES if command}
+    assert {command.name for command in cli.app.registered_commands} <= tested
