@@ -22,7 +22,7 @@ demo: $(VENV)/core-is-installed
 	$(BIN)/layerwise train resnet20 digits --recipe digits
 
 test: check
-	$(BIN)/python -m pytest -n $(WORKERS)
+	$(BIN)/python -m pytest -q -n $(WORKERS) --durations 10
 
 check: $(VENV)/dev-is-installed
 	$(BIN)/ruff check .
