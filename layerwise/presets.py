@@ -93,6 +93,7 @@ _DIGITS = replace(
     reference_batch=64,
     batch_size=64,
     label_smoothing=0.05,
+    protocol="single",
 )
 
 _RESNET_CIFAR = replace(
@@ -113,6 +114,7 @@ _RESNET_CIFAR = replace(
     learning_rate=0.1,
     nesterov=False,
     weight_decay=1e-4,
+    protocol="single",
 )
 
 _RESNET_IMAGENET = replace(
