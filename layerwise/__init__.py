@@ -50,23 +50,30 @@ _CALLABLE: dict[str, type[ModuleType]] = {"train": _Train, "evaluate": _Evaluate
 
 
 def _public(name: str) -> Any:
+    """The public name, imported now."""
     if name == "build":
-        from layerwise.models import build as found
-    elif name == "evaluate":
-        import layerwise.evaluate as found
-    elif name == "load":
-        from layerwise.modelfile import read as found
-    elif name == "open_data":
-        from layerwise.data import open_data as found
-    elif name == "predict":
-        from layerwise.serve.predictor import predict as found
-    elif name == "preset":
-        from layerwise.presets import preset as found
-    elif name == "resume":
-        from layerwise.main_job import resume as found
+        from layerwise.models import build
+        return build
+    if name == "load":
+        from layerwise.modelfile import read
+        return read
+    if name == "open_data":
+        from layerwise.data import open_data
+        return open_data
+    if name == "predict":
+        from layerwise.serve.predictor import predict
+        return predict
+    if name == "preset":
+        from layerwise.presets import preset
+        return preset
+    if name == "resume":
+        from layerwise.main_job import resume
+        return resume
+    if name == "evaluate":
+        import layerwise.evaluate as module
     else:
-        import layerwise.train as found
-    return found
+        import layerwise.train as module
+    return module
 
 
 class _Package(ModuleType):

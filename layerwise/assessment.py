@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from layerwise import hardware, modelfile
-from layerwise.console import interval, note, percent
+from layerwise.console import interval, note, number, percent
 from layerwise.data import DataOptions, open_data
 from layerwise.data.layout import ALL
 from layerwise.data.opening import NAMES, find_layout
@@ -62,7 +62,7 @@ class Assessment:
                 "not saved: name a directory with --report"]  # fmt: skip
 
 
-def assess(paths: Sequence[Path | str], question: Question = Question()) -> Assessment:  # noqa: B008 - frozen
+def assess(paths: Sequence[Path | str], question: Question = Question()) -> Assessment:
     """Tests the models at `paths` (runs or model files; several are averaged) as `question` asks, and saves it.
 
     Raises InputError for a split that is not there, and what `layerwise.evaluate.evaluate` raises.
@@ -157,8 +157,7 @@ def result_lines(result: Result) -> list[str]:
              f"{result.samples:,} pictures, protocol {result.protocol.name}"]  # fmt: skip
     lines += [f"top-{k} error {percent(error)}" for k, error in metrics.get("top_k_error", {}).items()]
     named = (("loss", "loss"), ("calibration error", "calibration_error"), ("macro F1", "macro_f1"))
-    lines.append(", ".join(f"{words} {'-' if metrics.get(key) is None else format(metrics[key], '.4f')}"
-                           for words, key in named))  # fmt: skip
+    lines.append(", ".join(f"{words} {number(metrics.get(key))}" for words, key in named))
     if len(result.models) > 1:
         lines.append(f"probabilities averaged over {len(result.models)} models")
     if result.unreadable:

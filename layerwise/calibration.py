@@ -11,7 +11,7 @@ from pathlib import Path
 from layerwise import modelfile
 from layerwise.assessment import SPLITS, Question, asked_samples
 from layerwise.calibrate import Calibration, calibrate
-from layerwise.console import percent
+from layerwise.console import number, percent
 from layerwise.data.source import Samples
 from layerwise.errors import InputError
 from layerwise.evaluate import EvaluateOptions
@@ -56,7 +56,7 @@ def calibration_lines(made: Calibration) -> list[str]:
     lines = [f"temperature {made.temperature:.4f}, fitted on {made.fitted_on['samples']:,} pictures of "
              f"{made.fitted_on['split']}; on {made.reported_on['samples']:,} of {made.reported_on['split']}:"]
     lines += [f"{words}: {percent(old)} before, {percent(new)} after ({made.bins} bins)" for words, old, new in rows]
-    lines += [f"{words}: {'-' if old is None else format(old, '.4f')} before, {'-' if new is None else format(new, '.4f')} "
-              "after" for words, old, new in (("loss", before.loss, after.loss), ("Brier score", before.brier, after.brier))]
+    plain = (("loss", before.loss, after.loss), ("Brier score", before.brier, after.brier))
+    lines += [f"{words}: {number(old)} before, {number(new)} after" for words, old, new in plain]
     return [*lines, f"error {percent(made.error)}, which a temperature does not change",
             *(f"note: {text}" for text in made.notes)]

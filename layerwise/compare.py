@@ -73,7 +73,7 @@ def compare(a: Path, b: Path) -> Comparison:
 
 
 def paired_interval(only_a: int, only_b: int, n: int) -> tuple[float, float]:
-    """The 95 % interval of the difference of two paired proportions (Agresti and Min 2005: half a case to each cell)."""
+    """The 95 % interval of the difference of two paired proportions (Agresti and Min 2005: half a case a cell)."""
     c, b, total = only_a + 0.5, only_b + 0.5, n + 2
     middle = (c - b) / total
     half = 1.959963984540054 * math.sqrt(c + b - (c - b) ** 2 / total) / total

@@ -54,6 +54,11 @@ def percent(fraction: float | None, digits: int = 2) -> str:
     return "-" if fraction is None or math.isnan(fraction) else f"{100 * fraction:.{digits}f} %"
 
 
+def number(value: float | None) -> str:
+    """A number with four decimals, `-` where it is undefined."""
+    return "-" if value is None else f"{value:.4f}"
+
+
 def interval(bounds: Sequence[float] | None, digits: int = 2) -> str:
     """A 95 % interval of a fraction, as percentages: `1.20 to 2.31 %`."""
     return "-" if bounds is None else f"{100 * bounds[0]:.{digits}f} to {100 * bounds[1]:.{digits}f} %"

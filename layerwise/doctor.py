@@ -49,9 +49,11 @@ def machine() -> Findings:
         devices.append("mps")
     variables = {name: os.environ[name] for name in
                  ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "LAYERWISE_DATA") if name in os.environ}
-    values = {"versions": hardware.versions(), "hardware": hardware.describe(recipe), "devices": devices,
-              "bf16_on_cpu": hardware.cpu_computes_bf16(), "environment": variables}  # fmt: skip
-    flat = [f"{key}: {value}" for part in ("versions", "hardware", "environment") for key, value in values[part].items()]
+    values: dict[str, Any] = {"versions": hardware.versions(), "hardware": hardware.describe(recipe),
+                              "devices": devices,
+                              "bf16_on_cpu": hardware.cpu_computes_bf16(), "environment": variables}
+    parts = [values[part] for part in ("versions", "hardware", "environment")]
+    flat = [f"{key}: {value}" for part in parts for key, value in part.items()]
     flat.append(f"devices: {', '.join(devices)}")
     return Findings(values, ("```", *flat, "```"))
 

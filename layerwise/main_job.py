@@ -15,12 +15,13 @@ from typing import Any
 from layerwise import modelfile, rundir
 from layerwise.assessment import own_split
 from layerwise.console import interval, note, percent
-from layerwise.errors import InputError
+from layerwise.errors import InputError, Interrupted
 from layerwise.evaluate import EvaluateOptions, evaluate
 from layerwise.preparation import RunOptions, say
 from layerwise.recipe import Recipe
 from layerwise.report import report, summary
 from layerwise.result import Result
+from layerwise.result import read as read_result
 from layerwise.train import resume as resume_training
 from layerwise.train import train as train_only
 
@@ -52,12 +53,25 @@ def resume(run: Path, options: RunOptions = RunOptions()) -> Path:  # noqa: B008
 def extended(run: Path, amount: float) -> str:
     """The setting that makes a run longer by `amount` of its unit, as "duration=20"."""
     if amount <= 0:
-        raise InputError(f"--extend {amount:g}: must be above 0", mend="Give the number of epochs or iterations to add.")
+        raise InputError(f"--extend {amount:g}: must be above 0", mend="Give the epochs or iterations to add.")
     return f"duration={rundir.read_recipe(Path(run)).duration + amount:g}"
 
 
 def finish(run: Path, options: RunOptions) -> Path:
-    """What follows the training of `run`: its test under the recipe's protocol, the saved evaluation, the report."""
+    """What follows the training of `run`: its test under the recipe's protocol, the saved evaluation, the report.
+
+    Raises Interrupted after Ctrl-C: the trained network is saved, and `resume` tests it.
+    """
+    try:
+        _test(run, options)
+        report(run)
+    except KeyboardInterrupt:
+        raise Interrupted(f"{run}: stopped in its test; the trained network is saved",
+                          f"Continue with: layerwise resume {run}") from None
+    return run
+
+
+def _test(run: Path, options: RunOptions) -> None:
     recipe = rundir.read_recipe(run)
     samples = own_split(recipe, "", options.data_dir, options.offline)
     if samples.name == "train":
@@ -72,12 +86,20 @@ def finish(run: Path, options: RunOptions) -> Path:
         result.save(run / "evaluations" / f"{samples.name}-{recipe.protocol}")
         rundir.add_notes(run, *result.notes)
         modelfile.write(model.path, dataclasses.replace(model, results=[digest(result)]))
-    report(run)
-    return run
+        rundir.add_notes(run, *outdated(run, model.sha256))
+
+
+def outdated(run: Path, sha256: str) -> list[str]:
+    """A note for each saved evaluation of `run` that was made with other weights than those of digest `sha256`."""
+    notes = []
+    for path in sorted(run.glob("evaluations/*/result.json")):
+        if all(model.get("sha256") != sha256 for model in read_result(path).models):
+            notes.append(f"evaluations/{path.parent.name} is of earlier weights of this run")
+    return notes
 
 
 def digest(result: Result) -> dict[str, Any]:
-    """What the model file keeps of a result: numbers, protocol and data, and nothing that changes with time or place."""
+    """What the model file keeps of a result: numbers, protocol, data, and nothing that changes with time or place."""
     whole = result.to_json()
     return {key: whole[key] for key in ("split", "protocol", "samples", "unreadable", "metrics", "data")}
 
@@ -130,7 +152,7 @@ def spread(runs: Sequence[Path]) -> dict[str, Any]:
         "min": min(errors, default=None),
         "max": max(errors, default=None),
     }
-    first = tested[0][1] if tested else {"split": None, "protocol": {"name": None}}
+    first: dict[str, Any] = tested[0][1] if tested else {"split": None, "protocol": {"name": None}}
     return {"seeds": [one["seed"] for one in found], "weights": label, "split": first["split"],
             "protocol": first["protocol"]["name"], "error": numbers, "runs": found}  # fmt: skip
 
@@ -141,6 +163,6 @@ def spread_lines(found: dict[str, Any]) -> list[str]:
     if numbers["mean"] is None:
         return ["not tested"]
     deviation = "" if numbers["sd"] is None else f" ± {percent(numbers['sd'])}"
-    return [f"{len(found['seeds'])} seeds, {found['split']} error {percent(numbers['mean'])}{deviation} (mean ± standard "
-            f"deviation), median {percent(numbers['median'])}, {percent(numbers['min'])} to {percent(numbers['max'])}; "
-            f"{found['weights']}, protocol {found['protocol']}"]
+    return [f"{len(found['seeds'])} seeds, {found['split']} error {percent(numbers['mean'])}{deviation} (mean ± "
+            f"standard deviation), median {percent(numbers['median'])}, {percent(numbers['min'])} to "
+            f"{percent(numbers['max'])}; {found['weights']}, protocol {found['protocol']}"]

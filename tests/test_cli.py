@@ -1,4 +1,4 @@
-"""The command line: its frozen help, what each command prints, JSON, quick starts, and no colour where there is none."""
+"""The command line: its frozen help, what commands print, JSON, quick starts, no colour where there is none."""
 
 from __future__ import annotations
 
@@ -80,7 +80,8 @@ def test_python_m_is_the_command() -> None:
 
 
 def test_global_options_stand_anywhere() -> None:
-    assert globals_first(["check", "x", "--offline", "--data-dir", "d"]) == ["--offline", "--data-dir", "d", "check", "x"]
+    front = ["--offline", "--data-dir", "d"]
+    assert globals_first(["check", "x", *front]) == [*front, "check", "x"]
     assert globals_first(["check", "--data-dir=d", "x"]) == ["--data-dir=d", "check", "x"]
     assert globals_first(["predict", "r", "--", "--debug"]) == ["predict", "r", "--", "--debug"]
     assert globals_first(["check", "--data-dir"]) == ["check", "--data-dir"]
@@ -88,9 +89,9 @@ def test_global_options_stand_anywhere() -> None:
 
 def test_global_options_arrive_and_do_not_stay(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["recipe", "--offline", "--no-colour", "--data-dir", "d"]) == 0
-    assert console.SETTINGS == console.Settings(False, True, True, "d")
+    assert console.Settings(False, True, True, "d") == console.SETTINGS
     assert main(["recipe"]) == 0
-    assert console.SETTINGS == console.Settings()
+    assert console.Settings() == console.SETTINGS
     capsys.readouterr()
 
 

@@ -36,7 +36,7 @@ MESSAGES = [
     ("train resnt20 digits --recipe fats --set lr=1", 2,
      ["3 problems before the start", "network 'resnt20'", "recipe 'fats'", "lr: unknown field"]),
     ("train resnet20 nowhere", 2, ["there is no data at 'nowhere'"]),
-    ("train resnet20 digits --from nowhere.safetensors", 2, ["nowhere.safetensors: there is no such file or directory"]),
+    ("train resnet20 digits --from no.safetensors", 2, ["no.safetensors: there is no such file or directory"]),
     ("train resnet20 digits --out tests", 2, ["tests: exists and is not empty", "layerwise resume tests"]),
     ("resume tests", 2, ["tests"]),
     ("evaluate nowhere", 2, ["nowhere: there is no such file or directory"]),
@@ -63,7 +63,7 @@ def at_root(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(Path(__file__).parent.parent)
 
 
-@pytest.mark.parametrize(("command", "status", "says"), MESSAGES, ids=[command or "nothing" for command, *_ in MESSAGES])
+@pytest.mark.parametrize(("command", "status", "says"), MESSAGES, ids=[row[0] or "nothing" for row in MESSAGES])
 def test_message(command: str, status: int, says: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(command.split()) == status
     seen = capsys.readouterr()

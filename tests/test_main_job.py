@@ -28,7 +28,7 @@ from layerwise.recipe_choice import fitting, for_training
 ROOT = Path(__file__).parent.parent
 COLOURS = ("blue", "green", "red")
 SMALL = {"input_size": 16, "resize_to": 16, "duration": 2, "warmup_length": 1, "batch_size": 8, "threads": 1,
-         "learning_rate": 0.5, "device": "cpu"}
+         "learning_rate": 0.5, "device": "cpu", "protocol": "single"}
 
 
 def settings(**changes: object) -> list[str]:
@@ -287,7 +287,8 @@ def test_seeds_and_json(place: dict[str, Path], tmp_path: Path, capsys: pytest.C
     assert sorted(path.name for path in (tmp_path / "two").iterdir()) == ["seed0", "seed1"]
 
 
-def test_sigterm_saves_and_says_how_to_go_on(place: dict[str, Path], tmp_path: Path) -> None:
+def test_sigterm_saves_and_resume_goes_on(place: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str],
+                                          ) -> None:
     run = tmp_path / "stopped"
     words = [sys.executable, "-m", "layerwise", "train", "resnet20", str(place["photos"]), "--split", "40/30/30",
              *settings(duration=10000), "--out", str(run)]  # fmt: skip
@@ -306,11 +307,35 @@ def test_sigterm_saves_and_says_how_to_go_on(place: dict[str, Path], tmp_path: P
     assert out == ""
     assert json.loads((run / "run.json").read_text())["state"] == "interrupted"
 
+    epoch = int(json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])["epoch"])
+    assert main(["resume", str(run), "--set", f"duration={epoch + 2}"]) == 0
+    seen = capsys.readouterr()
+    assert f"resuming {run} at step " in seen.err
+    assert "note: branch at " in seen.out
+    assert "test error " in seen.out
+    assert main(["evaluate", str(run), "--on", "val"]) == 0
+    assert main(["resume", str(run), "--extend", "1"]) == 0
+    assert "note: evaluations/val-single is of earlier weights of this run" in capsys.readouterr().out
+
+
+def test_ctrl_c_in_the_test_loses_nothing(run: Path, capsys: pytest.CaptureFixture[str],
+                                          monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    (run / "evaluations").rename(run / "kept-too")
+    with monkeypatch.context() as patched:
+        patched.setattr(main_job, "evaluate", interrupt)
+        assert main(["resume", str(run)]) == 130
+    assert f"stopped in its test; the trained network is saved\nContinue with: layerwise resume {run}" in (
+        capsys.readouterr().err)
+    assert main(["resume", str(run)]) == 0
+
 
 def test_python_does_the_same(place: dict[str, Path], tmp_path: Path) -> None:
     recipe = for_training("lenet5", str(place["photos"]), "fast", [
         "split=40/30/30", "input_size=32", "resize=short-side", "resize_to=32", "channels=3", "crop=none", "duration=1",
-        "warmup_length=0.5", "batch_size=8", "threads=1"])  # fmt: skip
+        "warmup_length=0.5", "batch_size=8", "threads=1", "protocol=single"])  # fmt: skip
     run = layerwise.train(recipe, RunOptions(out=tmp_path / "run", quiet=True))
     assert run == tmp_path / "run"
     found = layerwise.load(run)

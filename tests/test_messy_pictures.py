@@ -13,7 +13,7 @@ from layerwise.cli import main
 
 BAD = ("truncated.jpg", "empty.png", "page.jpg", "half.png")
 SETTINGS = [word for setting in ("input_size=16", "resize_to=16", "duration=1", "warmup_length=0.5", "batch_size=8",
-                                 "threads=1", "device=cpu") for word in ("--set", setting)]  # fmt: skip
+                                 "threads=1", "device=cpu", "protocol=single") for word in ("--set", setting)]  # fmt: skip
 
 
 def pixels(seed: int, channels: int) -> np.ndarray:

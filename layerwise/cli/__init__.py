@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import sys
 import traceback
@@ -25,6 +26,9 @@ for group in (training, measuring, predicting, looking):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command in `arguments` (sys.argv where None) and returns the exit status; never raises."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a name that the terminal's encoding lacks must not end a command
+            stream.reconfigure(errors="backslashreplace")
     words = list(sys.argv[1:] if arguments is None else arguments)
     for name, value in vars(Settings()).items():
         setattr(SETTINGS, name, value)
@@ -74,7 +78,7 @@ def _usage_error(error: typer.TyperException, words: Sequence[str]) -> InputErro
     command = context.command_path if context is not None else named
     text = getattr(error, "message", "") or error.format_message()
     option = getattr(error, "option_name", None)
-    if option is not None and text.startswith("No such option"):
+    if context is not None and option is not None and text.startswith("No such option"):
         options = [name for parameter in context.command.get_params(context) for name in parameter.opts]
         text = f"{option}: {command} has no such option{nearest(option, options)}"
     elif text.startswith("No such command"):

@@ -39,7 +39,7 @@ def globals_first(words: Sequence[str]) -> list[str]:
         word = words[index]
         if word == "--":
             return front + rest + list(words[index:])
-        if word in FLAGS or word.split("=")[0] in VALUED and "=" in word:
+        if word in FLAGS or (word.split("=")[0] in VALUED and "=" in word):
             front.append(word)
         elif word in VALUED and index + 1 < len(words):
             front += words[index:index + 2]

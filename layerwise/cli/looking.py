@@ -21,7 +21,7 @@ def register(app: typer.Typer) -> None:
 
 
 def recipe(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A preset, a JSON file or a run; none: the list of presets.",
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A preset, a file or a run; none: the list of presets.",
                                         show_default=False)] = "",
     settings: Set = None,
     as_json: Json = False,
@@ -98,7 +98,7 @@ def check(
                                                        show_default=False)] = None,
     as_json: Json = False,
 ) -> None:
-    """Checks data before training: unreadable files, kinds, sizes, duplicates, leaks between splits, folder mistakes."""
+    """Checks data before training: bad files, kinds, sizes, duplicates, leaks between splits, folder mistakes."""
     from layerwise.data import DataOptions
     from layerwise.data.check import CheckOptions, as_plain, check_data
 
@@ -117,7 +117,7 @@ def check(
 
 
 def fetch(
-    data: Annotated[str, typer.Argument(metavar="DATA", help="A named data set: mnist, fashion-mnist, cifar10 or cifar100.")],
+    data: Annotated[str, typer.Argument(metavar="DATA", help="mnist, fashion-mnist, cifar10 or cifar100.")],
     as_json: Json = False,
 ) -> None:
     """Fetches a data set into --data-dir or the user's cache, each file checked by its SHA-256."""

@@ -19,8 +19,8 @@ def register(app: typer.Typer) -> None:
 
 
 def evaluate(
-    models: Annotated[list[str], typer.Argument(metavar="MODEL", help="Runs or model files; of several, the probabilities are "
-                                                "averaged.", show_default=False)],
+    models: Annotated[list[str], typer.Argument(metavar="MODEL", help="Runs or model files; probabilities of several "
+                                                "are averaged.", show_default=False)],
     data: Annotated[str, typer.Option(metavar="NAME|DIR", help="Other data than the run's own.",
                                       show_default=False)] = "",
     on: Annotated[str, typer.Option(metavar="test|val|train", help="The split; none: test, or all of other data "

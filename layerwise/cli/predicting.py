@@ -36,7 +36,8 @@ def predict(
 ) -> None:
     """Names what is on pictures; a row with an error for each that can't be read, and the rest goes on."""
     if layout not in FORMATS:
-        raise InputError(f"--format {layout}: no such format{nearest(layout, FORMATS)}", mend="It is table, json or csv.")
+        raise InputError(f"--format {layout}: no such format{nearest(layout, FORMATS)}",
+                         mend="It is table, json or csv.")
     from layerwise.answers import answers
 
     classes, rows = answers(run, pictures, top, calibrated, sys.stdin.buffer)

@@ -19,7 +19,7 @@ def register(app: typer.Typer) -> None:
 
 
 def train(
-    network: Annotated[str, typer.Argument(metavar="NETWORK", help="A network's name (`layerwise models` lists them).")],
+    network: Annotated[str, typer.Argument(metavar="NETWORK", help="A network (`layerwise models` lists them).")],
     data: Annotated[str, typer.Argument(metavar="DATA", help="A folder or list of pictures, or a named data set.")],
     recipe: Annotated[str, typer.Option(metavar="NAME|FILE", help="A preset or a recipe's file; none: the one that "
                                         "fits network and data.", show_default=False)] = "",
@@ -52,7 +52,7 @@ def train(
 
 
 def resume(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The directory of an interrupted run.", show_default=False)],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The directory of the run.", show_default=False)],
     settings: Set = None,
     extend: Annotated[float, typer.Option(metavar="N", help="Train on for N more epochs (or iterations, as the recipe "
                                           "counts).", show_default=False)] = 0,

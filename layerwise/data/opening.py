@@ -45,7 +45,11 @@ class DataOptions:
         return ImageRules(self.exif, self.max_pixels)
 
 
-def open_data(name_or_path: str, options: DataOptions, progress: Progress | None = None) -> DataSet:
+def open_data(
+    name_or_path: str,
+    options: DataOptions = DataOptions(),
+    progress: Progress | None = None,
+) -> DataSet:
     """The data set called digits, mnist, fashion-mnist, cifar10 or cifar100, or the folder or CSV/TSV list at a path.
 
     Every file is decoded once (remembered in the user's cache). Raises InputError with all problems: not found, wrong
