@@ -78,7 +78,7 @@ def fitting(network: str, data: str, settings: Sequence[str]) -> Recipe:
     """The preset for a named data set; for a folder or a list of pictures the one for the network's size.
 
     Pictures in a folder differ in size, so they are brought to the size the network was published for: `fast` up to
-    64 pixels, `fine-tune` above, without its slower first layers where training starts from scratch.
+    64 pixels, `fine-tune` above, and without its slower first layers ("from-scratch") where nothing is loaded.
     """
     from layerwise import models
     from layerwise.data.opening import NAMES
@@ -92,4 +92,4 @@ def fitting(network: str, data: str, settings: Sequence[str]) -> Recipe:
         return dataclasses.replace(preset("fast"), input_size=size, resize="short-side", resize_to=size, pad=size // 8)
     recipe = dataclasses.replace(preset("fine-tune"), input_size=size, resize_to=round(size / 0.875))
     scratch = not any(setting.startswith("start_from=") for setting in settings)
-    return dataclasses.replace(recipe, slow=()) if scratch else recipe
+    return dataclasses.replace(recipe, name="from-scratch", slow=()) if scratch else recipe

@@ -104,6 +104,7 @@ def test_a_run_has_all_its_parts(run: Path, place: dict[str, Path]) -> None:
         assert (run / name).is_file(), name
     said = (place["root"] / "err.txt").read_text()
     assert "global batch 8 = " in said
+    assert said.startswith("recipe fast, which fits resnet20 and these pictures; --recipe chooses another\n")
     assert "split 40/30/30 with seed 0, by class: 12 train, 9 val, 9 test" in said
     printed = (place["root"] / "out.txt").read_text()
     for words in ("test error ", "95 % interval", "protocol single", f"model: {run / 'model.safetensors'}",
@@ -358,7 +359,7 @@ def test_public_names() -> None:
     ("resnet20", "digits", [], "digits", 0, ()),
     ("resnet20", "cifar10", [], "fast", 0, ()),
     ("resnet20", "photos", [], "fast", 32, ()),
-    ("resnet18", "photos", [], "fine-tune", 224, ()),
+    ("resnet18", "photos", [], "from-scratch", 224, ()),
     ("resnet18", "photos", ["start_from=x"], "fine-tune", 224, ("features=0.1",)),
 ])
 def test_the_recipe_fits_network_and_data(network: str, data: str, settings: list[str], name: str, size: int,

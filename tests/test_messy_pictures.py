@@ -12,8 +12,9 @@ from PIL import Image
 from layerwise.cli import main
 
 BAD = ("truncated.jpg", "empty.png", "page.jpg", "half.png")
-SETTINGS = [word for setting in ("input_size=16", "resize_to=16", "duration=1", "warmup_length=0.5", "batch_size=8",
-                                 "threads=1", "device=cpu", "protocol=single") for word in ("--set", setting)]  # fmt: skip
+SMALL = ("input_size=16", "resize_to=16", "duration=1", "warmup_length=0.5", "batch_size=8", "threads=1", "device=cpu",
+         "protocol=single")  # fmt: skip
+SETTINGS = [word for setting in SMALL for word in ("--set", setting)]
 
 
 def pixels(seed: int, channels: int) -> np.ndarray:

@@ -9,7 +9,7 @@ import typer
 
 from layerwise.cli.app import Json, Set, data_dir
 from layerwise.cli.tables import print_json
-from layerwise.console import SETTINGS, out
+from layerwise.console import SETTINGS, note, out
 
 
 def register(app: typer.Typer) -> None:
@@ -43,7 +43,10 @@ def train(
              *([f"split={split}"] if split else [])]  # fmt: skip
     options = RunOptions(out=out_dir, data_dir=data_dir(),
                          offline=SETTINGS.offline, confirmed=yes)
-    found = train_seeds(for_training(network, data, recipe, given), options, seeds)
+    chosen = for_training(network, data, recipe, given)
+    if not recipe:
+        note(f"recipe {chosen.name}, which fits {network} and these pictures; --recipe chooses another")
+    found = train_seeds(chosen, options, seeds)
     if as_json:
         return print_json(found if seeds > 1 else found["runs"][0])
     for line in spread_lines(found) if seeds > 1 else closing_lines(Path(found["runs"][0]["run"])):
