@@ -70,10 +70,10 @@ def _public(name: str) -> Any:
         from layerwise.main_job import resume
         return resume
     if name == "evaluate":
-        import layerwise.evaluate as module
-    else:
-        import layerwise.train as module
-    return module
+        import layerwise.evaluate as evaluate
+        return evaluate
+    import layerwise.train as train
+    return train
 
 
 class _Package(ModuleType):

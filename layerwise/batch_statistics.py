@@ -25,6 +25,7 @@ from layerwise.errors import InputError
 from layerwise.evaluate import EvaluateOptions, countable, forward
 from layerwise.metrics import Integers, mcnemar, wilson
 from layerwise.modelfile import ModelFile, tensors_sha256
+from layerwise.models.network import Network
 from layerwise.randomness import permutation
 
 SMALLEST_BATCH = 16
@@ -167,7 +168,7 @@ def _collected(layers: dict[str, _BatchNorm]) -> Iterator[dict[str, tuple[int, T
             handle.remove()
 
 
-def _copied(found: ModelFile, pictures: int) -> nn.Module:
+def _copied(found: ModelFile, pictures: int) -> Network:
     if not batch_norms(found.model):
         raise InputError(f"{found.path}: this network has no batch normalisation", mend="There is nothing to examine.")
     if pictures < SMALLEST_BATCH:

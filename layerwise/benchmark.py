@@ -193,7 +193,7 @@ def _network(network: str, size: int, device: torch.device) -> tuple[str, nn.Mod
     shape = (shape[0], size or shape[1], size or shape[2])
     model = models.build(network)
     if size:
-        shapes.check_input(network, shape[0], size, int(model.architecture["arguments"]["num_classes"]))  # type: ignore[index]
+        shapes.check_input(network, shape[0], size, int(model.architecture["arguments"]["num_classes"]))
     return network, model.to(device), shape
 
 

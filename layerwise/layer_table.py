@@ -39,7 +39,7 @@ def layer_table(name: str, size: int, channels: int, classes: int) -> dict[str, 
     shape = (channels or published[0], size or published[1], size or published[2])
     with torch.device("meta"):
         model = models.build(name, classes or None, channels or None)
-    outputs = int(model.architecture["arguments"]["num_classes"])  # type: ignore[index]
+    outputs = int(model.architecture["arguments"]["num_classes"])
     notes = shapes.check_input(name, shape[0], size, outputs) if size else []
     cost = shapes.cost(model, shape)
     layers = [

@@ -23,6 +23,7 @@ from layerwise import models
 from layerwise.checkpoint import replace_durably
 from layerwise.data.preprocess import Preprocess
 from layerwise.errors import InputError, nearest
+from layerwise.models.network import Network
 from layerwise.recipe import Recipe
 
 FORMAT = 1
@@ -41,7 +42,7 @@ class ModelFile:
     `sha256` is the digest of the tensors alone: the same weights have the same digest, whatever results are added.
     """
 
-    model: nn.Module
+    model: Network
     class_names: tuple[str, ...]
     preprocess: Preprocess
     recipe: Recipe | None = None
@@ -166,7 +167,7 @@ def _check_header(path: Path, header: object) -> None:
                          details=problems)
 
 
-def _build(path: Path, architecture: dict[str, Any], tensors: dict[str, torch.Tensor]) -> nn.Module:
+def _build(path: Path, architecture: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Network:
     name, arguments = architecture.get("name"), architecture.get("arguments")
     if not isinstance(name, str) or not isinstance(arguments, dict) or name not in models.names():
         raise InputError(f"{path}: architecture {name!r} is not one of Layerwise's{nearest(str(name), models.names())}",

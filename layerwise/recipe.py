@@ -73,7 +73,7 @@ class Recipe:
         "none; pad: pad and crop; resized: random area and shape; scale: shorter side in scale_range, then crop",
         "none", "pad", "resized", "scale",
     )  # fmt: skip
-    pad: int = _field("zeros on each side before the crop, in pixels", least=0)
+    pad: int = _field("border before the crop, in pixels, of the mean colour (the papers' zeros)", least=0)
     flip: bool = _field("mirror half of the pictures left to right")
     crop_area_min: float = _field("smallest part of the picture's area in crop=resized", above=0, most=1)
     scale_range: tuple[int, int] = _field("shortest and longest shorter side in crop=scale, in pixels", least=1)

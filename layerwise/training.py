@@ -6,12 +6,14 @@ import copy
 import dataclasses
 import errno
 import json
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from layerwise import checkpoint, hardware, models, rundir
@@ -21,6 +23,7 @@ from layerwise.data.order import class_weights, epoch_batches, epoch_order
 from layerwise.data.preprocess import Preprocess
 from layerwise.data.source import DataSet, Samples
 from layerwise.errors import InputError
+from layerwise.models.network import Network
 from layerwise.models.resnet import zero_last_scales
 from layerwise.optimiser import (
     build_optimiser,
@@ -71,8 +74,8 @@ class Training:
     preprocess: Preprocess
     colour: Colour | None
     task: Classify
-    model: nn.Module
-    forward: Callable[..., Any]
+    model: Network
+    forward: nn.Module
     optimiser: torch.optim.Optimizer
     groups: list[dict[str, Any]]
     average: Average | None
@@ -130,7 +133,7 @@ def assemble(run: Path, recipe: Recipe, data: DataSet, preprocess: Preprocess, c
         colour=colour,
         task=Classify(recipe.label_smoothing, () if weights is None else tuple(weights.tolist())),
         model=model,
-        forward=torch.compile(model) if recipe.compile == "yes" else model,
+        forward=cast(nn.Module, torch.compile(model)) if recipe.compile == "yes" else model,
         optimiser=build_optimiser(groups, recipe),
         groups=groups,
         average=Average(model, recipe.ema) if recipe.ema > 0 else None,
@@ -198,7 +201,7 @@ def note(training: Training, text: str) -> None:
 
 def checkpoint_size(training: Training) -> int:
     """Bytes that a generation takes: the network, its optimiser's state, its average and the best weights."""
-    own = sum(tensor.numel() * tensor.element_size() for tensor in training.model.state_dict().values())
+    own: int = sum(tensor.numel() * tensor.element_size() for tensor in training.model.state_dict().values())
     slots = {"sgd": 1, "adagrad": 1, "adadelta": 2, "rmsprop": 2, "adam": 2, "adamw": 2}[training.recipe.optimiser]
     return own * (1 + slots + (training.average is not None) + (training.recipe.select == "best"))
 
@@ -210,7 +213,7 @@ def write_input(run: Path, preprocess: Preprocess, colour: Colour | None) -> Non
         tensors["colour.vectors"] = torch.from_numpy(colour.vectors)
         tensors["colour.values"] = torch.from_numpy(colour.values)
     header = {"preprocess": json.dumps(preprocess.to_json())}
-    checkpoint.replace_durably(run / "input.safetensors", checkpoint.save_tensors(tensors, metadata=header))
+    checkpoint.replace_durably(run / "input.safetensors", save_tensors(tensors, metadata=header))
 
 
 def read_input(run: Path) -> tuple[Preprocess, Colour | None]:
@@ -218,10 +221,10 @@ def read_input(run: Path) -> tuple[Preprocess, Colour | None]:
     path = run / "input.safetensors"
     try:
         data = path.read_bytes()
-        tensors = checkpoint.load_tensors(data)
+        tensors = load_tensors(data)
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
         specification = json.loads(header["preprocess"])
-    except (OSError, ValueError, KeyError, checkpoint.SafetensorError) as error:
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise InputError(f"{path}: can't be read ({error})", "It holds the preprocessing of this run.",
                          "Start the training again under a new name.") from None
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from layerwise.errors import InputError
 from layerwise.modelfile import ModelFile
+from layerwise.models.network import Network
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,7 @@ class LoadReport:
         return [counts, *(f"{kind}: {entry}" for kind, entries in named for entry in entries)]
 
 
-def start_from(model: nn.Module, class_names: tuple[str, ...], source: ModelFile) -> LoadReport:
+def start_from(model: Network, class_names: tuple[str, ...], source: ModelFile) -> LoadReport:
     """Loads a network's entries from a model file.
 
     The head follows the class names: the same names in another order are reordered, other names get a new one. A
@@ -67,7 +68,7 @@ def start_from(model: nn.Module, class_names: tuple[str, ...], source: ModelFile
     return LoadReport(tuple(loaded), tuple(adapted), tuple(new), tuple(name for name in have if name not in wanted))
 
 
-def _classifier(model: nn.Module) -> str:
+def _classifier(model: Network) -> str:
     """The prefix of the entries that give the classes: the last child of `head` that has any."""
     with_entries = [name for name, child in model.head.named_children() if child.state_dict()]
     return f"head.{with_entries[-1]}."

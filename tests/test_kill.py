@@ -18,11 +18,11 @@ import pytest
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system can't fork a process")
 
 SETTINGS = ["duration=2", "batch_size=64", "threads=1", "checkpoint_seconds=0.05", "precision=fp32", "validation=0.2",
-            "evaluate_every=0.4"]
+            "evaluate_every=0.4", "warmup_length=0.4"]
 CONFIGURATIONS = {
-    "sgd, average, accumulation, best": ["ema=0.9", "micro_batch=24", "select=best"],
-    "adamw, mixup": ["optimiser=adamw", "learning_rate=0.002", "mixup=0.4", "network=lenet5", "input_size=32",
-                     "resize=squash", "crop=none", "pad=0"],
+    "sgd, average, accumulation, best": ["ema=0.9", "micro_batch=16", "select=best"],
+    "adamw, mixup": ["optimiser=adamw", "nesterov=no", "learning_rate=0.002", "mixup=0.4", "network=lenet5",
+                     "input_size=32", "resize=squash", "crop=none", "pad=0"],
 }
 KILLS = 10
 

@@ -64,12 +64,12 @@ def test_what_is_read_is_what_was_written(path: Path) -> None:
 
 def test_a_run_directory_means_its_model_file(path: Path) -> None:
     assert modelfile.read(path.parent).path == path
-    with pytest.raises(InputError, match="no model.safetensors in this directory"):
+    with pytest.raises(InputError, match=r"no model\.safetensors in this directory"):
         modelfile.read(path.parent.parent)
     (path.parent / "run" / "checkpoints").mkdir(parents=True)
-    with pytest.raises(InputError, match=r"has no model.safetensors yet\nlayerwise resume"):
+    with pytest.raises(InputError, match=r"has no model\.safetensors yet\nlayerwise resume"):
         modelfile.read(path.parent / "run")
-    with pytest.raises(InputError, match="did you mean 'model.safetensors'"):
+    with pytest.raises(InputError, match=r"did you mean 'model\.safetensors'"):
         modelfile.read(path.parent / "modle.safetensors")
 
 

@@ -74,7 +74,7 @@ def test_one_channel_is_spread_over_three() -> None:
 def test_anything_else_that_does_not_fit_is_an_error() -> None:
     model = network(2)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    with pytest.raises(InputError, match="resnet32 does not fit resnet20|Only the classifier may be newly initialised") as e:
+    with pytest.raises(InputError, match="Only the classifier may be newly initialised") as error:
         transfer.start_from(model, ("a", "b"), source(("a", "b"), network="lenet5", channels=3))
-    assert "not in the file" in str(e.value)
+    assert "not in the file" in str(error.value)
     assert before.keys() == model.state_dict().keys()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -20,7 +21,7 @@ class Network(nn.Module):
     {"name": ..., "arguments": {...}}, filled by `models.build`: building from it again gives the same network.
     """
 
-    architecture: dict[str, object]
+    architecture: dict[str, Any]
 
     def __init__(self, features: Mapping[str, nn.Module], head: Mapping[str, nn.Module]) -> None:
         super().__init__()
