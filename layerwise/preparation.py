@@ -10,12 +10,12 @@ from typing import Any
 
 from layerwise import console, hardware, rundir
 from layerwise.data import DataOptions, hold_out, open_data
-from layerwise.data.order import epoch_batches, epoch_order
+from layerwise.data.order import draw_rates, epoch_batches, epoch_order
 from layerwise.data.source import DataSet
 from layerwise.models.shapes import cost
 from layerwise.optimiser import describe_groups
 from layerwise.recipe import Recipe
-from layerwise.training import Training
+from layerwise.training import Training, class_counts
 
 
 @dataclass(frozen=True)
@@ -56,12 +56,12 @@ def record_of(training: Training, data: DataSet, doubts: list[str]) -> dict[str,
     counted = cost(training.model, (preprocess.channels, preprocess.size, preprocess.size))
     counts = {part: 0 if samples is None else len(samples)
               for part, samples in (("train", data.train), ("val", data.val), ("test", data.test))}
-    per_class = [int((data.train.labels == label).sum()) for label in range(len(data.train.class_names))]
     return {
         "format": rundir.FORMAT, "name": training.run.name, "started": rundir.now(), "state": "running",
         "finished": None, "seconds": 0.0, "versions": hardware.versions(), "hardware": hardware.describe(recipe),
         "data": {"name": data.name, "fingerprint": fingerprints(data), "counts": counts,
-                 "class_names": list(data.train.class_names), "class_counts": per_class, "notes": list(data.notes)},
+                 "class_names": list(data.train.class_names), "class_counts": class_counts(data.train).tolist(),
+                 "notes": list(data.notes)},
         "model": {"name": recipe.network, "parameters": counted.parameters, "multiply_adds": counted.multiply_adds,
                   "input": [preprocess.channels, preprocess.size, preprocess.size]},
         "branches": [], "notes": list(doubts),
@@ -91,6 +91,12 @@ def banner(training: Training) -> list[str]:
         f"{recipe.device}, {recipe.threads} threads, {recipe.precision}, {recipe.memory_format}, seed {recipe.seed}, "
         f"{'deterministic' if recipe.deterministic else 'not deterministic'}; recipe {recipe.hash[:12]}",
     ]
+    counts = class_counts(training.train)
+    if training.imbalanced or recipe.balance != "none":
+        rates = draw_rates(training.train, recipe)
+        lines.append(f"pictures a class: {counts.min()} to {counts.max()}; balance={recipe.balance}: a class gets "
+                     f"{100 * rates.min():.2g} to {100 * rates.max():.2g} % of the draws"
+                     + ("; more than 10 to 1, so weights are selected by macro-F1" if training.imbalanced else ""))
     if recipe.freeze or recipe.slow:
         lines += describe_groups(training.groups, training.schedule.rate(0))
     return lines

@@ -169,8 +169,8 @@ def loop(training: Training, signals: Signals, options: RunOptions) -> None:
             images += len(batch["label"])
             ended = schedule.finished(position.samples)
             if position.batch % every == 0 or position.batch == len(sizes) or ended:
-                _write_line(training, rate)
-                _show(training, images / (time.monotonic() - started), options)
+                error = _write_line(training, rate)
+                _show(training, images / (time.monotonic() - started), error, options)
             if training.val is not None and (
                     ended or math.floor(training.progress / recipe.evaluate_every)
                     > math.floor(before / recipe.evaluate_every)):
@@ -251,8 +251,8 @@ def _timed(batches: Iterator[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], 
         yield batch, time.monotonic() - started
 
 
-def _write_line(training: Training, rate: float) -> None:
-    """Writes the training loss and error since the line before; with mixed pictures the error is undefined."""
+def _write_line(training: Training, rate: float) -> float | None:
+    """Writes and returns the training error since the line before; with mixed pictures it is undefined."""
     position = training.position
     count = max(1, position.window_samples)
     error = None if training.recipe.mixup > 0 else position.window_errors / count
@@ -265,6 +265,7 @@ def _write_line(training: Training, rate: float) -> None:
     if position.samples > len(training.train) and abs(loss - chance) < 0.002 * chance:
         note(training, f"the loss stays at {loss:.3f}, that of guessing: look at learning_rate and at the labels")
     position.window_loss, position.window_errors, position.window_samples = 0.0, 0, 0
+    return error
 
 
 def _validate(training: Training, options: RunOptions) -> None:
@@ -280,11 +281,12 @@ def _validate(training: Training, options: RunOptions) -> None:
     training.metrics.write({
         "kind": "val", "step": position.step, "samples": position.samples,
         "epoch": position.samples / len(training.train), "loss": found["loss"], "error": found["error"],
-        "learning_rate": training.schedule.rate(position.samples),
+        "macro_f1": found["macro_f1"], "learning_rate": training.schedule.rate(position.samples),
     })
     training.schedule.observe_validation_error(position.samples, found["error"])
-    if position.best_error is None or found["error"] < position.best_error:
-        position.best_error, position.best_step = found["error"], position.step
+    score = 1 - found["macro_f1"] if training.imbalanced else found["error"]
+    if position.best_score is None or score < position.best_score:
+        position.best_score, position.best_step = score, position.step
         if recipe.select == "best":
             training.best = {name: tensor.detach().clone() for name, tensor in training.current().items()}
     say(options, f"{training.progress:8.2f} {recipe.unit}  step {position.step}  "
@@ -296,9 +298,10 @@ def _write_model(training: Training) -> None:
     recipe, position = training.recipe, training.position
     training.model.load_state_dict(training.selected())
     best = recipe.select == "best" and bool(training.best)
+    measure = "macro-F1" if training.imbalanced else "error"
     record = rundir.read_run(training.run)
     provenance = {
-        "selected": f"best validation error, step {position.best_step}" if best else f"last step, {position.step}",
+        "selected": f"best validation {measure}, step {position.best_step}" if best else f"last step, {position.step}",
         "data": {key: record["data"][key] for key in ("name", "fingerprint")},
         "versions": record["versions"],
         "notes": training.notes,
@@ -307,8 +310,9 @@ def _write_model(training: Training) -> None:
         training.model, training.train.class_names, training.preprocess, recipe, [], provenance))
 
 
-def _show(training: Training, speed: float, options: RunOptions) -> None:
+def _show(training: Training, speed: float, error: float | None, options: RunOptions) -> None:
     left = (training.schedule.total_samples - training.position.samples) / max(speed, 1e-9)
     if not options.quiet:
         console.Progress.line(f"{training.progress:.2f} of {training.recipe.duration:g} {training.recipe.unit}  "
+                              f"{'' if error is None else f'training error {100 * error:.2f} %  '}"
                               f"{speed:.0f} images/s  {console.duration(left)} left")

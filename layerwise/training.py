@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
@@ -38,6 +40,13 @@ from layerwise.recipe import Recipe
 from layerwise.schedule import Schedule
 from layerwise.tasks.classify import Classify
 
+IMBALANCE = 10
+
+
+def class_counts(samples: Samples) -> NDArray[np.int64]:
+    """The number of pictures of each class, (K,)."""
+    return np.bincount(samples.labels, minlength=len(samples.class_names)).astype(np.int64)
+
 
 @dataclass
 class Position:
@@ -54,7 +63,7 @@ class Position:
     window_loss: float = 0.0
     window_errors: int = 0
     window_samples: int = 0
-    best_error: float | None = None
+    best_score: float | None = None
     best_step: int = 0
     metrics_bytes: int = 0
     micro_batch: int = 0
@@ -91,6 +100,12 @@ class Training:
         """The position in the recipe's `unit`."""
         position = self.position
         return position.step if self.recipe.unit == "iterations" else position.samples / len(self.train)
+
+    @property
+    def imbalanced(self) -> bool:
+        """Whether the largest class has more than ten times the training pictures of the smallest that has any."""
+        counts = class_counts(self.train)
+        return bool(counts.max() > IMBALANCE * counts[counts > 0].min())
 
     def selected(self) -> dict[str, Tensor]:
         """The weights that the recipe selects: the best by validation, or the last; averaged ones where it averages."""

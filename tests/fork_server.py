@@ -16,6 +16,8 @@ import numpy as np
 import torch
 
 from layerwise import randomness, train, training
+from layerwise.data import DataOptions, open_data
+from layerwise.models.shapes import cost
 from layerwise.presets import preset
 from layerwise.recipe import changed
 
@@ -91,6 +93,10 @@ def child(job: dict) -> int:
 
 def main() -> None:
     """Serves jobs until standard input ends."""
+    torch.set_num_threads(1)
+    # Imports everything that a job imports; runs no backward pass, whose threads a fork would lose.
+    open_data("digits", DataOptions(offline=True))
+    cost("resnet20", (3, 32, 32))
     for line in sys.stdin:
         pid = os.fork()
         if pid == 0:

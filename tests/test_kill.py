@@ -17,7 +17,7 @@ import pytest
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system can't fork a process")
 
-SETTINGS = ["duration=2", "batch_size=64", "threads=1", "checkpoint_seconds=0.05", "precision=fp32", "validation=0.2",
+SETTINGS = ["duration=2", "batch_size=64", "threads=1", "checkpoint_seconds=0.1", "precision=fp32", "validation=0.5",
             "evaluate_every=0.4", "warmup_length=0.4"]
 CONFIGURATIONS = {
     "sgd, average, accumulation, best": ["ema=0.9", "micro_batch=16", "select=best"],

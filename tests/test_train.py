@@ -284,3 +284,20 @@ def test_a_doubtful_network_needs_a_yes(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="--yes"):
         train.train(doubtful, RunOptions(out=tmp_path / "run", quiet=True))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_rare_class_makes_macro_f1_choose(tmp_path: Path) -> None:
+    state = assembled(tmp_path / "one", "select=best")
+    assert not state.imbalanced
+    labels = state.train.labels
+    rare = [*range(len(labels))]
+    rare = [index for index in rare if labels[index] != 3] + [index for index in rare if labels[index] == 3][:5]
+    state.train = state.train.subset(rare, "train")
+    assert state.imbalanced
+    assert any("selected by macro-F1" in line for line in train.banner(state))
+    train._validate(state, RunOptions(quiet=True))
+    with torch.inference_mode():
+        batches = list(train.plain_batches(state.val, state.preprocess, 256))
+        found = state.task.evaluate(state.model.eval(), batches)
+    assert state.position.best_score == pytest.approx(1 - found["macro_f1"])
+    assert state.position.best_score != pytest.approx(found["error"])

@@ -88,12 +88,18 @@ def calibrate(
 
 def report(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's directory.", show_default=False)],
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write the metrics as TensorBoard's event files "
+                                              "too, also while the run trains.")] = False,
     as_json: Json = False,
 ) -> None:
     """Writes the report page of a run, from its saved results; it never trains or tests."""
     import layerwise.report as pages
 
     page = pages.report(run)
+    if tensorboard:
+        from layerwise.report.tensorboard import write_events
+
+        note(f"event files: tensorboard --logdir {write_events(run)}")
     if as_json:
         return print_json({"report": str(page), "summary": pages.summary(run)})
     out(f"report: {page}")

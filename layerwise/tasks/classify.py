@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from layerwise.metrics import confusion_matrix, per_class
+
 Batch = dict[str, Any]
 
 
@@ -45,16 +47,21 @@ class Classify:
         return losses
 
     def evaluate(self, model: nn.Module, batches: Iterable[Batch]) -> dict[str, float]:
-        """Error rate and mean cross-entropy (no smoothing, no weights), summed over samples.
+        """Error rate, mean cross-entropy (no smoothing, no weights) and macro-F1, from sums over all samples.
 
-        Raises ZeroDivisionError for no samples: an error rate of nothing is not a number.
+        Macro-F1 is the mean over the classes that have pictures. Raises ZeroDivisionError for no samples: an error
+        rate of nothing is not a number.
         """
-        errors, loss, samples = 0, 0.0, 0
+        loss, labels, predicted, classes = 0.0, [], [], 0
         with torch.inference_mode():
             for batch in batches:
                 logits = model(batch["image"]).float()
-                labels = batch["label"]
-                errors += int((logits.argmax(1) != labels).sum())
-                loss += float(cross_entropy(logits.double(), labels, reduction="sum"))
-                samples += len(labels)
-        return {"error": errors / samples, "loss": loss / samples}
+                loss += float(cross_entropy(logits.double(), batch["label"], reduction="sum"))
+                labels.append(batch["label"].cpu())
+                predicted.append(logits.argmax(1).cpu())
+                classes = logits.shape[1]
+        samples = sum(len(part) for part in labels)
+        confusion = confusion_matrix(torch.cat(labels).numpy(), torch.cat(predicted).numpy(), classes)
+        scores = [score.f1 for score in per_class(confusion) if score.f1 is not None]
+        return {"error": (samples - int(confusion.trace())) / samples, "loss": loss / samples,
+                "macro_f1": sum(scores) / len(scores)}
