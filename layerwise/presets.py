@@ -94,6 +94,7 @@ _DIGITS = replace(
     batch_size=64,
     label_smoothing=0.05,
     protocol="single",
+    threads=1,  # pictures of 8x8 are too small to share among cores
 )
 
 _RESNET_CIFAR = replace(
