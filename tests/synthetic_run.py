@@ -28,7 +28,7 @@ def make_run(
 ) -> Path:
     """Writes a whole run into `path`: `pictures` test pictures a class, two evaluations, and a model file."""
     path.mkdir(parents=True)
-    recipe = preset("fast")
+    recipe = dataclasses.replace(preset("fast"), protocol="single")
     (path / "recipe.json").write_text(recipe.to_json(), "utf-8")
     _write(path / "run.json", run_record(names, data))
     (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in metrics()), "utf-8")

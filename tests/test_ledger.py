@@ -50,10 +50,10 @@ def test_a_changed_result_makes_the_page_stale(tmp_path: Path) -> None:
 
 def test_seeds_are_one_row_with_mean_and_deviation(tmp_path: Path) -> None:
     for seed, error in ((0, 0.01), (1, 0.02), (2, 0.03)):
-        ledger.keep(made_up_run(tmp_path / str(seed), seed, error, learning_rate=0.25, threads=1), "a/b", tmp_path)
+        ledger.keep(made_up_run(tmp_path / str(seed), seed, error, learning_rate=0.25, threads=2), "a/b", tmp_path)
     page = ledger.page(tmp_path)
     assert "test error 2.00 +- 1.00 (mean and standard deviation of 3 seeds), median 2.00, 1.00 to 3.00" in page
-    assert ("layerwise train resnet20 digits --recipe digits --set learning_rate=0.25 --set threads=1 --seeds 3"
+    assert ("layerwise train resnet20 digits --recipe digits --set learning_rate=0.25 --set threads=2 --seeds 3"
             in page)
     assert "| 2 | 3.00 | 1.50 to 6.00 | 2.00 | 1.5 | `abababababab` |" in page
     assert "somewhere" not in (tmp_path / "results" / "a" / "b" / "seed0" / "metrics.json").read_text()

@@ -24,8 +24,9 @@ HOSTILE = (
     "&#60;script&#62;", "\x1b[31mred\x1b]8;;http://example.org\x07", "a\x00b\x08c\x7fd\x85e", "abc\u202egpj.exe",
     "\u2066left\u2069\u200f", "line\u2028para\u2029end\r\nnext", "zero\u200bwidth\ufeff", "\ud800 alone",
     "\ue000\U000f0000", "=cmd|' /C calc'!A0", "url(http://example.org)", "#010203", "font: 12px x; 1.23456",
-    "x" * 5000, "", " ", "é 猫 🐈 ״", "<style>*{display:none}</style>", "<a href=http://example.org>x</a>", "<base href=http://example.org>",
-    "`${1}`", "<meta http-equiv=refresh content='0;url=http://example.org'>", "<iframe srcdoc='x'>", "<form action=x><input>",
+    "x" * 5000, "", " ", "é 猫 🐈 ״", "<style>*{display:none}</style>", "<a href=http://example.org>x</a>",
+    "<base href=http://example.org>", "`${1}`", "<meta http-equiv=refresh content='0;url=http://example.org'>",
+    "<iframe srcdoc='x'>", "<form action=x><input>",
 )  # fmt: skip
 
 

@@ -111,7 +111,8 @@ def confusion_matrix(counts: NDArray[np.int64], names: Sequence[str], label: str
     classes = len(names)
     cell = 42 if classes <= 12 else 30 if classes <= 20 else 24
     shown = [short(name, 16) for name in names]
-    margin = 26 + int(7.2 * max(len(name) for name in shown))
+    longest = max(len(name) for name in shown)
+    margin = max(52, 26 + int(7.2 * longest))
     side = cell * classes
     with _figure((side + margin + 12, side + margin + 12), 12 if cell > 40 else 10, None) as figure:
         width = side + margin + 12
@@ -130,7 +131,7 @@ def confusion_matrix(counts: NDArray[np.int64], names: Sequence[str], label: str
                       color=ON_FILL if shade > 0.62 else INK, fontsize=12 if cell > 40 else 8.5)
         axes.set(xlim=(-0.5, classes - 0.5), ylim=(classes - 0.5, -0.5), xlabel="predicted", ylabel="true")
         axes.grid(False)
-        axes.set_xticks(range(classes), shown, rotation=90)
+        axes.set_xticks(range(classes), shown, rotation=90 if longest > 3 else 0)
         axes.set_yticks(range(classes), shown)
         axes.tick_params(length=0, labelcolor=INK, labeltop=True, labelbottom=False)
         axes.xaxis.set_label_position("top")
