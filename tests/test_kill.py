@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -50,6 +51,12 @@ class Server:
         assert line[:1] == [word], line
         return int(line[1])
 
+    def kill(self, pid: int, number: int = signal.SIGKILL) -> int:
+        """Sends a signal, where the job has not ended by itself; returns the exit code."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+        return self.wait()
+
     def finish(self, action: str, run: Path, settings: list[str], control: str = "") -> None:
         self.start(action, run, settings, control)
         assert self.wait() == 0
@@ -79,8 +86,7 @@ def kill_once(server: Server, run: Path, settings: list[str], after: float) -> b
     while not (run / "run.json").exists():
         time.sleep(0.002)
     time.sleep(after)
-    os.kill(pid, signal.SIGKILL)
-    return server.wait() == -signal.SIGKILL
+    return server.kill(pid) == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)
@@ -112,8 +118,7 @@ def test_several_kills_of_one_run(server: Server, tmp_path: Path) -> None:
     for _ in range(4):
         pid = server.start("resume", run, settings)
         time.sleep(0.25)
-        os.kill(pid, signal.SIGKILL)
-        server.wait()
+        server.kill(pid)
     if not (run / "model.safetensors").exists():
         server.finish("resume", run, settings)
     assert digests(run) == digests(tmp_path / "whole")
@@ -133,8 +138,7 @@ def test_with_a_part_of_the_state_dropped_the_result_differs(server: Server, tmp
                   and json.loads((entry / "state.json").read_bytes())["position"]["batch"] > 1]
         generation = inside[0] if inside else None
         time.sleep(0.001)
-    os.kill(pid, signal.SIGKILL)
-    assert server.wait() == -signal.SIGKILL
+    assert server.kill(pid) == -signal.SIGKILL
     server.finish("resume", run, settings, control)
     assert digests(run) != digests(tmp_path / "whole")
 
@@ -149,8 +153,7 @@ def test_a_signal_finishes_the_step_saves_and_leaves_with_its_code(
     pid = server.start("train", run, settings)
     while not list((run / "checkpoints").glob("[0-9]*")):
         time.sleep(0.002)
-    os.kill(pid, number)
-    assert server.wait() == code
+    assert server.kill(pid, number) == code
     assert json.loads((run / "run.json").read_text())["state"] == "interrupted"
     server.finish("resume", run, settings)
     assert digests(run) == digests(tmp_path / "whole")
