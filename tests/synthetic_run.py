@@ -23,13 +23,15 @@ CLOTHES = {(0, 6): 9, (6, 0): 12, (2, 4): 6, (4, 2): 7, (6, 2): 6, (2, 6): 5, (6
            (5, 7): 2, (9, 7): 3, (7, 9): 2, (3, 4): 2, (0, 3): 2}  # fmt: skip
 
 
+RECIPE = dataclasses.replace(preset("fast"), protocol="single")
+
+
 def make_run(
     path: Path, names: Sequence[str] = NAMES, data: str = "synthetic-clothes", pictures: int = 100
 ) -> Path:
     """Writes a whole run into `path`: `pictures` test pictures a class, two evaluations, and a model file."""
     path.mkdir(parents=True)
-    recipe = dataclasses.replace(preset("fast"), protocol="single")
-    (path / "recipe.json").write_text(recipe.to_json(), "utf-8")
+    (path / "recipe.json").write_text(RECIPE.to_json(), "utf-8")
     _write(path / "run.json", run_record(names, data))
     (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in metrics()), "utf-8")
     speed = [{"step": step, "images_per_second": 480 + step % 37, "data_wait": 0.012, "seconds": step / 4.2}

@@ -15,12 +15,11 @@ from PIL import Image
 from safetensors.numpy import save_file
 
 from layerwise.errors import InputError, MachineError
-from layerwise.presets import preset
 from layerwise.report import figures, page, text
 from layerwise.report.page import report
 from layerwise.report.run import curve, read_run, summary
 from tests.page_parser import POLICY, Page
-from tests.synthetic_run import NAMES, change, evaluate, make_run
+from tests.synthetic_run import NAMES, RECIPE, change, evaluate, make_run
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +72,7 @@ def test_a_whole_run_lacks_nothing(whole: tuple[Path, str, Page]) -> None:
 
 def test_every_field_of_the_recipe_is_shown_with_its_value_and_hash(whole: tuple[Path, str, Page]) -> None:
     shown = whole[2].texts["recipe"]
-    recipe = preset("fast")
+    recipe = RECIPE
     assert recipe.hash in shown
     fields = json.loads(recipe.to_json())
     assert [name for name, value in fields.items() if name not in shown or text.exact(value) not in shown] == []
@@ -291,7 +290,7 @@ def test_the_summary_is_json_with_protocols(tmp_path: Path) -> None:
     found = summary(run)
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     assert found["network"] == "resnet20"
-    assert found["recipe_hash"] == preset("fast").hash
+    assert found["recipe_hash"] == RECIPE.hash
     assert found["steps"] == 4220
     assert found["evaluations"][0]["protocol"]["name"] == "single"
     assert found["evaluations"][0]["metrics"]["error"] == pytest.approx(0.07)
