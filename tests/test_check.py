@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from layerwise.data import DataOptions
+from layerwise.data import DataOptions, open_data
 from layerwise.data import check as check_module
-from layerwise.data.check import CheckOptions, CheckReport, check_data
+from layerwise.data.check import CheckOptions, CheckReport, check_data, refusal
 from layerwise.data.duplicates import alike, candidates, exact_pairs, look, mirror_masks, near_pairs
 from layerwise.data.scan import perceptual_hash, thumbnail
 from layerwise.errors import InputError
@@ -155,6 +155,27 @@ def test_single_folder_twins_and_imbalance(tmp_path: Path) -> None:
     assert "'Cat' and 'cat' are probably one class" in text
     assert "class 'Cat' has 24 pictures, 'cat' 1: see the recipe's balance" in text
     assert "training needs --split" in text
+
+
+def test_a_drawn_split_is_checked_as_training_draws_it(tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        for number in range(10):
+            save(tmp_path / name / f"{number}.png", texture(0 if name == "cat" else number + 1))
+    report = check_data(str(tmp_path), DataOptions(offline=True, split="60/20/20"))
+    assert report.counts == {"train": 12, "val": 4, "test": 4}
+    assert kinds(report)["exact-leak"] == "error"
+    assert "--waive-leaks" in str(refusal(report))
+    data = open_data(str(tmp_path), DataOptions(offline=True, split="60/20/20"))
+    assert data.doubts[0].startswith("2 of 4 pictures in val are in train too, so its error is too good")
+    assert set(data.doubts) <= set(data.notes)
+    wrong = refusal(check_data(str(tmp_path), DataOptions(offline=True, split="60/20")))
+    assert "--split '60/20' is not a split" in str(wrong)
+    assert "Give --split 80/10/10" in str(wrong)
+
+
+def test_data_without_errors_is_not_refused_and_has_no_doubts(clean: Path) -> None:
+    assert refusal(check_data(str(clean), OPTIONS)) is None
+    assert open_data(str(clean), OPTIONS).doubts == ()
 
 
 def test_in_memory_sets_and_json() -> None:

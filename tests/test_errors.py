@@ -45,7 +45,7 @@ MESSAGES = [
     ("predict nowhere a.png --format yaml", 2, ["--format yaml: no such format", "It is table, json or csv."]),
     ("report nowhere", 2, ["'nowhere' does not exist"]),
     ("compare tests tests", 2, ["tests: no evaluation (no result.json) here", "layerwise evaluate RUN"]),
-    ("check nowhere", 2, ["nowhere: training should not start with this data", "there is no data at 'nowhere'"]),
+    ("check nowhere", 2, ["there is no data at 'nowhere'", "it is looked for from"]),
     ("fetch digit", 2, ["'digit' is not a data set that can be fetched"]),
     ("fetch cifar10 --offline", 3, ["cifar10: cifar-10-binary.tar.gz is not on this machine", "--offline forbids",
                                     "by hand"]),

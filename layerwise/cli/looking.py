@@ -11,7 +11,6 @@ import typer
 from layerwise.cli.app import Json, Set, data_dir
 from layerwise.cli.tables import cell, print_json, print_table
 from layerwise.console import SETTINGS, note, out, progress_of
-from layerwise.errors import InputError
 
 
 def register(app: typer.Typer) -> None:
@@ -100,20 +99,17 @@ def check(
 ) -> None:
     """Checks data before training: bad files, kinds, sizes, duplicates, leaks between splits, folder mistakes."""
     from layerwise.data import DataOptions
-    from layerwise.data.check import CheckOptions, as_plain, check_data
+    from layerwise.data.check import CheckOptions, as_plain, check_data, refusal
 
     report = check_data(data, DataOptions(data_dir(), split, offline=SETTINGS.offline),
                         CheckOptions("auto", waive_leaks, pairs, contact_sheet), progress_of("looking at pictures"))
     if as_json:
         print_json(as_plain(report))
-    else:
+    elif report.counts:
         for line in report.lines():
             out(line)
-    if report.exit_code:
-        errors = [problem.text for problem in report.problems if problem.severity == "error"]
-        raise InputError(f"{data}: training should not start with this data", "A number made with it would be wrong.",
-                         "Mend it; or --set bad_images=skip for pictures that can't be opened, --waive-leaks for "
-                         "pictures in two splits.", errors)
+    if error := refusal(report):
+        raise error
 
 
 def fetch(

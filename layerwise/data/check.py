@@ -18,7 +18,7 @@ import numpy as np
 
 from layerwise.data.duplicates import MAX_NEAR, Pair, exact_pairs, near_pairs
 from layerwise.data.layout import ALL, twin_notes
-from layerwise.data.opening import NAMES, DataOptions, find_layout, open_data
+from layerwise.data.opening import NAMES, DataOptions, divided, find_layout, open_data
 from layerwise.data.scan import Scanned, perceptual_hash, pixels_digest, scan_files
 from layerwise.data.sheet import contact_sheet
 from layerwise.data.source import Samples
@@ -45,12 +45,16 @@ class CheckOptions:
 
 @dataclass(frozen=True)
 class Problem:
-    """`severity` is "error" (don't train on this), "warning" or "note"; `kind` is one word; `items` are all cases."""
+    """`severity` is "error" (don't train on this), "warning" or "note"; `kind` is one word; `items` are all cases.
+
+    `mend` says what mends an error.
+    """
 
     severity: str
     kind: str
     text: str
     items: tuple[str, ...] = ()
+    mend: str = ""
 
 
 @dataclass(frozen=True)
@@ -129,8 +133,8 @@ def check_data(
     try:
         splits, notes, files = _splits(name_or_path, options)
     except InputError as problem:
-        items = problem.details or tuple(line for line in (problem.why, problem.mend) if line)
-        wrong = Problem("error", "layout", problem.what, items)
+        mend = "\n".join(line for line in (problem.why, problem.mend) if line)
+        wrong = Problem("error", "layout", problem.what, problem.details, mend)
         return CheckReport(name_or_path, (), {}, {}, {}, {}, (), (), (wrong,), ())
     samples = _joined(splits)
     scanned = scan_files(samples.paths or (), options.rules, progress=progress) if files else _scan_arrays(samples)
@@ -147,6 +151,18 @@ def check_data(
     order = {"error": 0, "warning": 1, "note": 2}
     fields = {**vars(report), "duplicates": duplicates, "notes": (*report.notes, *remark)}
     return CheckReport(**{**fields, "problems": tuple(sorted(problems, key=lambda one: order[one.severity]))})
+
+
+def refusal(report: CheckReport) -> InputError | None:
+    """The error that says why training should not start with this data, or None where it may."""
+    errors = [problem for problem in report.problems if problem.severity == "error"]
+    if not errors:
+        return None
+    if errors[0].kind == "layout":  # nothing else was looked at
+        return InputError(errors[0].text, mend=errors[0].mend, details=errors[0].items)
+    return InputError(f"{report.name}: training should not start with this data",
+                      "A number made with it would be wrong.", " ".join(dict.fromkeys(one.mend for one in errors)),
+                      [one.text for one in errors])
 
 
 def write_pairs(duplicates: tuple[Duplicate, ...], file: Path) -> None:
@@ -166,6 +182,9 @@ def _splits(name_or_path: str, options: DataOptions) -> tuple[dict[str, Samples]
         data = open_data(name_or_path, options)
         return data.splits, data.notes, False
     layout = find_layout(name_or_path)
+    if options.split:
+        data = divided(layout, name_or_path, options)
+        return data.splits, data.notes, True
     splits = {split: layout.samples(split, options.rules) for split in layout.rows if layout.rows[split]}
     notes = layout.notes
     if set(splits) == {ALL}:
@@ -209,7 +228,11 @@ def _report(name: str, splits: dict[str, Samples], scanned: list[Scanned], notes
     if unreadable:
         problems.append(
             Problem(
-                "error", "unreadable", f"{len(unreadable):,} of {len(scanned):,} pictures can't be opened", unreadable
+                "error",
+                "unreadable",
+                f"{len(unreadable):,} of {len(scanned):,} pictures can't be opened",
+                unreadable,
+                "Repair or remove what can't be opened, or train with --set bad_images=skip.",
             )
         )
     spelt = tuple(twin_notes(class_names))
@@ -299,7 +322,8 @@ def _duplicate_problems(duplicates: tuple[Duplicate, ...], allow_leaks: bool, sm
         if leaks:
             severity = "note" if allow_leaks else "warning" if kind == "near" and small else "error"
             text = f"{words} is in two splits, {len(leaks):,} times{' (allowed)' * allow_leaks}: a leak"
-            problems.append(Problem(severity, f"{kind}-leak", text, leaks))
+            mend = "Take them out of one split, or check with --waive-leaks."
+            problems.append(Problem(severity, f"{kind}-leak", text, leaks, mend))
         if labels:
             problems.append(
                 Problem("warning", f"{kind}-labels", f"{words} has two labels, {len(labels):,} times", labels)

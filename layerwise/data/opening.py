@@ -60,7 +60,7 @@ def open_data(
         raise InputError(f"bad_images={options.bad_images!r} is not a rule", "It is 'stop' or 'skip'.")
     if name_or_path in NAMES:
         return _published(name_or_path, options)
-    data = _divided(find_layout(name_or_path), name_or_path, options)
+    data = divided(find_layout(name_or_path), name_or_path, options)
     splits = data.splits
     paths = [path for samples in splits.values() for path in samples.paths or ()]
     scanned = scan_files(paths, options.rules, progress=progress)
@@ -82,7 +82,9 @@ def open_data(
     kept = _kept(splits, scanned)
     if "train" not in kept:
         raise InputError(f"no picture for training in {name_or_path!r} can be opened")
-    return DataSet(data.name, kept["train"], kept.get("val"), kept.get("test"), tuple(notes), data.licence)
+    doubts = _leaks(splits, scanned)
+    notes += doubts
+    return DataSet(data.name, kept["train"], kept.get("val"), kept.get("test"), tuple(notes), data.licence, doubts)
 
 
 def find_layout(name_or_path: str) -> Layout:
@@ -106,7 +108,7 @@ def find_layout(name_or_path: str) -> Layout:
     raise InputError(
         f"there is no data at {name_or_path!r}{near}",
         "The data is a folder of pictures, a .csv or .tsv list, or one of " + ", ".join(NAMES) + ".",
-        "Check the path.",
+        "Check the path." if path.is_absolute() else f"Check the path; it is looked for from {str(Path.cwd())!r}.",
     )
 
 
@@ -123,7 +125,8 @@ def _published(name: str, options: DataOptions) -> DataSet:
     return opener(name, options.data_dir, options.offline)
 
 
-def _divided(layout: Layout, where: str, options: DataOptions) -> DataSet:
+def divided(layout: Layout, where: str, options: DataOptions) -> DataSet:
+    """The layout's own splits, or those that `options.split` draws; InputError where there are none, or both."""
     only = next(iter(layout.rows)) if len(layout.rows) == 1 else ""
     if only and not options.split:
         kind = "no train, val and test" if only == ALL else "train only"
@@ -149,6 +152,22 @@ def _divided(layout: Layout, where: str, options: DataOptions) -> DataSet:
     train = splits["train"]
     assert train is not None
     return DataSet(layout.name, train, splits.get("val"), splits.get("test"), notes)
+
+
+def _leaks(splits: dict[str, Samples], scanned: list[Scanned]) -> tuple[str, ...]:
+    """What has to be said of val and test where pictures of theirs are, pixel for pixel, training pictures too."""
+    found, start = {}, 0
+    for name, samples in splits.items():
+        found[name] = [one.pixels_sha256 for one in scanned[start : start + len(samples)] if one.pixels_sha256]
+        start += len(samples)
+    trained = set(found["train"])
+    counts = {name: sum(digest in trained for digest in found[name]) for name in found if name != "train"}
+    return tuple(
+        f"{count:,} of {len(found[name]):,} pictures in {name} are in train too, so its error is too good; "
+        "`layerwise check` lists them"
+        for name, count in counts.items()
+        if count
+    )
 
 
 def _kept(splits: dict[str, Samples], scanned: list[Scanned]) -> dict[str, Samples]:

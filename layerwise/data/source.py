@@ -139,6 +139,7 @@ def small_and_equal(scanned: Sequence[Scanned]) -> bool:
 class DataSet:
     """The splits of one data set. `notes` say what was found, assumed, left out; they are stored in every run.
 
+    `doubts` are those of the notes that make a number wrong: they are repeated where it is reported.
     The class names of all splits are those of `train`, in its order.
     """
 
@@ -148,6 +149,7 @@ class DataSet:
     test: Samples | None
     notes: tuple[str, ...] = ()
     licence: str = ""
+    doubts: tuple[str, ...] = ()
 
     @property
     def splits(self) -> dict[str, Samples]:
