@@ -54,6 +54,7 @@ class ModelFile:
 
 def write(path: Path, contents: ModelFile) -> None:
     """Writes a model file atomically: a temporary name, fsync, rename. Its mode follows the user's umask."""
+    tensors = _tensors(contents.model, contents.preprocess)
     header = {
         "format": FORMAT,
         "architecture": contents.model.architecture,
@@ -62,9 +63,10 @@ def write(path: Path, contents: ModelFile) -> None:
         "recipe": json.loads(contents.recipe.to_json()) if contents.recipe else {},
         "results": contents.results,
         "provenance": contents.provenance,
+        "sha256": _digest(tensors),
     }
     text = json.dumps(header, allow_nan=False, sort_keys=True)
-    replace_durably(path, save_tensors(_tensors(contents.model, contents.preprocess), metadata={HEADER: text}))
+    replace_durably(path, save_tensors(tensors, metadata={HEADER: text}))
 
 
 def tensors_sha256(model: nn.Module, preprocess: Preprocess) -> str:
@@ -113,6 +115,10 @@ def read(path: Path | str, device: str | torch.device = "cpu") -> ModelFile:
     path = locate(path)
     data = path.read_bytes()
     tensors, header = _parse(path, data)
+    sha256 = _digest(tensors)
+    if header.get("sha256", sha256) != sha256:
+        raise InputError(f"{path}: damaged: SHA-256 of its tensors {sha256}, {header['sha256']} when it was written",
+                         "A network with other weights gives other answers.", "Copy or download it again.")
     names = tuple(header["class_names"])
     preprocess = Preprocess.from_parts(header["preprocess"], _under(tensors, "preprocess."))
     model = _build(path, header["architecture"], _under(tensors, "model."))
@@ -123,7 +129,7 @@ def read(path: Path | str, device: str | torch.device = "cpu") -> ModelFile:
     recipe = Recipe.from_json(json.dumps(header["recipe"]), str(path)) if header["recipe"] else None
     return ModelFile(
         model.to(device).eval(), names, preprocess, recipe, header["results"], header["provenance"], path,
-        _digest(tensors),
+        sha256,
     )
 
 
@@ -159,7 +165,7 @@ def _check_header(path: Path, header: object) -> None:
                          mend="Update layerwise.")
     problems = [f"{name}: missing or not a {kind.__name__}" for name, kind in FIELDS.items()
                 if not isinstance(header.get(name), kind)]
-    problems += [f"{name}: not a field of a model file" for name in header if name not in FIELDS]
+    problems += [f"{name}: not a field of a model file" for name in header if name not in (*FIELDS, "sha256")]
     if not problems and not all(isinstance(name, str) for name in header["class_names"]):
         problems.append("class_names: not all are text")
     if problems:
@@ -198,6 +204,8 @@ def _build(path: Path, architecture: dict[str, Any], tensors: dict[str, torch.Te
 def _missing_bytes(data: bytes) -> str:
     """", truncated at n of m bytes" where the header tells how long the file must be."""
     length = int.from_bytes(data[:8], "little")
+    if len(data) < 8 + length and data[8:9] == b"{":
+        return f": truncated at {len(data)} bytes, within its header of {length}"
     try:
         header = json.loads(data[8:8 + length])
         whole = 8 + length + max(entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__")

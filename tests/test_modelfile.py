@@ -115,6 +115,20 @@ def test_a_truncated_file_says_where(path: Path) -> None:
         modelfile.read(path)
 
 
+def test_a_file_cut_within_its_header_says_so(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(InputError, match="truncated at 500 bytes, within its header of"):
+        modelfile.read(path)
+
+
+def test_one_flipped_bit_is_found(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-9] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(InputError, match="damaged: SHA-256 of its tensors"):
+        modelfile.read(path)
+
+
 @pytest.mark.parametrize(("changes", "message"), [
     ({"format": 2}, "newer version"),
     ({"provenance": None}, "provenance: missing"),
