@@ -48,6 +48,7 @@ def branch(run: Path, recipe: Recipe, record: dict[str, Any], settings: tuple[st
         raise InputError(f"{run}: these fields can't change within a run", "The checkpoint would not fit.",
                          "Start a new run with them.", refused)
     check(branched)
+    _require_something_left(run, branched, record, generation)
     samples = generation.state["position"]["samples"] if generation else 0
     branches = [*record["branches"], {"samples": samples, "changed": moved}]
     checkpoint.replace_durably(run / f"recipe-before-branch-{len(branches)}.json", recipe.to_json().encode())
@@ -56,3 +57,16 @@ def branch(run: Path, recipe: Recipe, record: dict[str, Any], settings: tuple[st
     rundir.add_notes(run, *(f"branch at {samples} samples: {name} {old!r} to {new!r}"
                             for name, (old, new) in moved.items()))
     return branched
+
+
+def _require_something_left(run: Path, recipe: Recipe, record: dict[str, Any],
+                            generation: checkpoint.Generation | None) -> None:
+    """Raises InputError where `recipe` ends before what is trained already, or adds nothing to a finished run."""
+    if generation is None:
+        return
+    position = generation.state["position"]
+    steps = recipe.unit == "iterations"
+    reached = position["step"] if steps else position["samples"] / record["data"]["counts"]["train"]
+    if recipe.duration < reached or (recipe.duration == reached and record["state"] == "finished"):
+        raise InputError(f"{run}: duration={recipe.duration:g}, but {reached:.4g} {recipe.unit} are trained already",
+                         "A run goes on; it does not go back.", f"To train on: layerwise resume {run} --extend 10")

@@ -240,6 +240,15 @@ def test_a_finished_run_says_how_to_train_on(tmp_path: Path) -> None:
     assert any("branch at 144 samples: duration 3" in note for note in rundir.read_run(done)["notes"])
 
 
+@pytest.mark.parametrize("setting", ["duration=2", "duration=3", "learning_rate=0.3"])
+def test_a_run_does_not_go_back(tmp_path: Path, setting: str) -> None:
+    done = run(tmp_path / "run")
+    before = rundir.read_recipe(done)
+    with pytest.raises(InputError, match=r"but 3 iterations are trained already\n.*\nTo train on: .*--extend"):
+        train.resume(done, RunOptions(quiet=True, settings=(setting,)))
+    assert (rundir.read_recipe(done), rundir.read_run(done)["branches"]) == (before, [])
+
+
 def test_fields_that_can_not_change_within_a_run(tmp_path: Path) -> None:
     done = run(tmp_path / "run")
     with pytest.raises(InputError, match=r"can't change within a run") as error:
