@@ -187,6 +187,15 @@ def test_predict_in_three_formats(run: Path, place: dict[str, Path], capsys: pyt
     assert len(capsys.readouterr().out.splitlines()) == 30
 
 
+def test_predict_takes_json_as_every_command_does(run: Path, place: dict[str, Path],
+                                                  capsys: pytest.CaptureFixture[str]) -> None:
+    picture = str(next(place["photos"].rglob("*.png")))
+    assert main(["predict", str(run), picture, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["path"] == picture
+    assert main(["predict", str(run), picture, "--json", "--format", "csv"]) == 2
+    assert "--json and --format csv" in capsys.readouterr().err
+
+
 def test_predict_agrees_with_evaluate(run: Path, place: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
     with open(run / "evaluations" / "test-single" / "predictions.csv", newline="") as file:
         tested = {row["id"]: row for row in csv.DictReader(file)}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from layerwise.cli.app import Json
 from layerwise.console import note, safe
 from layerwise.errors import InputError, nearest
 
@@ -33,11 +34,15 @@ def predict(
     strict: Annotated[bool, typer.Option("--strict", help="Exit status 2 where a picture can't be read.")] = False,
     calibrated: Annotated[bool, typer.Option("--calibrated", help="Probabilities with the temperature of `layerwise "
                                              "calibrate`.")] = False,
+    as_json: Json = False,
 ) -> None:
     """Names what is on pictures; a row with an error for each that can't be read, and the rest goes on."""
     if layout not in FORMATS:
         raise InputError(f"--format {layout}: no such format{nearest(layout, FORMATS)}",
                          mend="It is table, json or csv.")
+    if as_json and layout == "csv":
+        raise InputError("--json and --format csv: rows are printed in one way", mend="Leave one of them out.")
+    layout = "json" if as_json else layout
     from layerwise.answers import answers
 
     classes, rows = answers(run, pictures, top, calibrated, sys.stdin.buffer)
