@@ -34,12 +34,12 @@ from layerwise import hardware, models
 from layerwise.data.preprocess import Preprocess, fit_preprocess
 from layerwise.data.source import DataSet, Samples
 from layerwise.errors import InputError, LayerwiseError, MachineError
-from layerwise.preparation import RunOptions, open_split
-from layerwise.presets import preset
 from layerwise.recipe import Recipe, changed, check
+from layerwise.recipes.presets import preset
 from layerwise.signals import Signals
 from layerwise.train import loop
-from layerwise.training import assemble
+from layerwise.training.preparation import RunOptions, open_split
+from layerwise.training.state import assemble
 
 LIMIT = 0.95
 PICTURES = 60_000

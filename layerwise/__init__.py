@@ -16,23 +16,23 @@ if TYPE_CHECKING:
     from layerwise.data import open_data as open_data
     from layerwise.data.source import Samples
     from layerwise.evaluate import EvaluateOptions
-    from layerwise.main_job import resume as resume
+    from layerwise.evaluation.result import Result
+    from layerwise.jobs.main_job import resume as resume
     from layerwise.modelfile import ModelFile
     from layerwise.modelfile import read as load
     from layerwise.models import build as build
-    from layerwise.preparation import RunOptions
-    from layerwise.presets import preset as preset
     from layerwise.recipe import Recipe
-    from layerwise.result import Result
+    from layerwise.recipes.presets import preset as preset
     from layerwise.serve.predictor import predict as predict
+    from layerwise.training.preparation import RunOptions
 
 __all__ = ["build", "evaluate", "load", "open_data", "predict", "preset", "resume", "train"]
 
 class _Train(ModuleType):
     def __call__(self, recipe: Recipe, options: RunOptions | None = None) -> Path:
         """Trains as `recipe` says, tests on the test split, reports; returns the run's directory."""
-        from layerwise.main_job import train
-        from layerwise.preparation import RunOptions
+        from layerwise.jobs.main_job import train
+        from layerwise.training.preparation import RunOptions
 
         return train(recipe, options or RunOptions())
 
@@ -64,10 +64,10 @@ def _public(name: str) -> Any:
         from layerwise.serve.predictor import predict
         return predict
     if name == "preset":
-        from layerwise.presets import preset
+        from layerwise.recipes.presets import preset
         return preset
     if name == "resume":
-        from layerwise.main_job import resume
+        from layerwise.jobs.main_job import resume
         return resume
     if name == "evaluate":
         import layerwise.evaluate as evaluate

@@ -23,13 +23,13 @@ from layerwise import hardware
 from layerwise.data.images import open_image
 from layerwise.data.source import Samples
 from layerwise.errors import InputError, MachineError, nearest
-from layerwise.metrics import Floats, Integers, Predictions, merge, scores, summarise
+from layerwise.evaluation.metrics import Floats, Integers, Predictions, merge, scores, summarise
+from layerwise.evaluation.predictions_table import Evidence
+from layerwise.evaluation.protocols import Protocol, protocol_named
+from layerwise.evaluation.result import Result, class_table, most_confident_mistakes
+from layerwise.evaluation.views import Picture, resolved, views
 from layerwise.modelfile import ModelFile
 from layerwise.models.dense import fully_convolutional
-from layerwise.predictions_table import Evidence
-from layerwise.protocols import Protocol, protocol_named
-from layerwise.result import Result, class_table, most_confident_mistakes
-from layerwise.views import Picture, resolved, views
 
 Models = ModelFile | Sequence[ModelFile]
 Look = list[list[Picture]] | str  # the views for each model, or why the picture can't be shown to them

@@ -14,9 +14,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_type_hints
 
-from layerwise import recipe_values as values
 from layerwise.errors import InputError, nearest
-from layerwise.recipe_check import contradictions
+from layerwise.recipes import values as values
+from layerwise.recipes.contradictions import contradictions
 
 # What people type for a field whose name is not alike.
 SYNONYMS = {

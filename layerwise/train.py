@@ -15,22 +15,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from layerwise import checkpoint, console, hardware, modelfile, rundir, transfer
-from layerwise.average import Average
+from layerwise import checkpoint, console, hardware, modelfile, rundir
 from layerwise.data.colour import fit_colour
 from layerwise.data.loader import plain_batches, training_batches
 from layerwise.data.order import epoch_batches, epoch_order
 from layerwise.data.preprocess import fit_preprocess
 from layerwise.errors import InputError, Interrupted, MachineError
-from layerwise.failure import stop_before_step
 from layerwise.models.shapes import check_input
-from layerwise.optimiser import clip_gradients, keep_frozen_statistics, set_rate, unfreeze
-from layerwise.preparation import RunOptions, banner, open_split, record_of, say
 from layerwise.randomness import derived_seed
 from layerwise.recipe import Recipe, check
-from layerwise.resumption import branch, differences
 from layerwise.signals import Signals
-from layerwise.training import Training, assemble, checkpoint_size, note, read_input, restore, save, write_input
+from layerwise.training import transfer
+from layerwise.training.average import Average
+from layerwise.training.failure import stop_before_step
+from layerwise.training.optimiser import clip_gradients, keep_frozen_statistics, set_rate, unfreeze
+from layerwise.training.preparation import RunOptions, banner, open_split, record_of, say
+from layerwise.training.resumption import branch, differences
+from layerwise.training.state import Training, assemble, checkpoint_size, note, read_input, restore, save, write_input
 
 LINES_PER_EPOCH = 10
 

@@ -15,11 +15,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from layerwise import randomness, train, training
+from layerwise import randomness, train
 from layerwise.data import DataOptions, open_data
 from layerwise.models.shapes import cost
-from layerwise.presets import preset
 from layerwise.recipe import changed
+from layerwise.recipes.presets import preset
+from layerwise.training import state as training
 
 
 def carry_the_random_state() -> None:

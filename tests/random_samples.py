@@ -10,8 +10,8 @@ import numpy as np
 from PIL import Image
 
 from layerwise.data.source import Samples
-from layerwise.presets import preset
 from layerwise.recipe import Recipe
+from layerwise.recipes.presets import preset
 
 
 def in_memory(number: int, size: int = 12, channels: int = 3, classes: int = 3) -> Samples:

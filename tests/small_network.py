@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from layerwise.optimiser import set_rate
+from layerwise.training.optimiser import set_rate
 
 
 def network(seed: int = 0) -> nn.Sequential:

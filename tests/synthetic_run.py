@@ -12,9 +12,9 @@ import numpy as np
 from PIL import Image
 from safetensors.numpy import save_file
 
-from layerwise.presets import preset
-from layerwise.protocols import PROTOCOLS
-from layerwise.result import Result
+from layerwise.evaluation.protocols import PROTOCOLS
+from layerwise.evaluation.result import Result
+from layerwise.recipes.presets import preset
 
 NAMES = ("t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
 FINGERPRINTS = {"train": "ab" * 32, "val": "cd" * 32, "test": "ef" * 32}

@@ -29,17 +29,18 @@ MEASURES = ("measures", "tasks")
 ROOMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "ground": (("errors", "randomness", "signals"), ()),
     "console": (("console",), ("ground",)),
-    "recipe": (("recipe", "recipe_check", "recipe_values", "presets"), ("ground",)),
+    "recipe": (("recipe", "recipes"), ("ground",)),
     "layers": (("layers",), ("ground",)),
     "models": (("models",), ("ground", "layers")),
     "data": (("data",), LOW),
-    "measures": (("metrics", "protocols", "result", "predictions_table"), ("ground",)),
+    "measures": (("evaluation",), ("ground",)),
     "tasks": (("tasks",), ("ground", *NETWORKS, "measures")),
-    "rules": (("schedule", "optimiser", "average"), (*LOW, "layers")),
+    "rules": (("training.schedule", "training.optimiser", "training.average"), (*LOW, "layers")),
     "machine": (("checkpoint", "hardware", "distributed"), LOW),
-    "files": (("modelfile", "rundir", "transfer"), (*LOW, *NETWORKS, "data", "machine")),
-    "evaluate": (("evaluate", "views", "batch_statistics", "calibrate"), (*LOW, *NETWORKS, "data", *MEASURES, *FILES)),
-    "train": (("train", "training", "preparation", "resumption", "failure"),
+    "files": (("modelfile", "rundir"), (*LOW, *NETWORKS, "data", "machine")),
+    "evaluate": (("evaluate", "evaluation.views", "evaluation.batch_statistics", "evaluation.calibrate"),
+                 (*LOW, *NETWORKS, "data", *MEASURES, *FILES)),
+    "train": (("train", "training"),
               (*LOW, *NETWORKS, "data", *MEASURES, "rules", *FILES, "console")),
     "compress": (("compress",), (*LOW, *NETWORKS, "data", *MEASURES, *FILES, "evaluate")),
     "explain": (("explain",), (*LOW, *NETWORKS, "data", *MEASURES, *FILES)),
@@ -48,8 +49,7 @@ ROOMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "experiments": (("experiments",), (*LOW, *NETWORKS, "data", *MEASURES, *FILES, "evaluate", "train")),
 }
 EVERYWHERE = tuple(ROOMS)
-ROOMS["jobs"] = (("main_job", "assessment", "calibration", "answers", "recipe_choice", "layer_table", "benchmark",
-                  "compare", "doctor"), EVERYWHERE)
+ROOMS["jobs"] = (("jobs",), EVERYWHERE)
 ROOMS["public"] = (("",), (*EVERYWHERE, "jobs"))
 ROOMS["command line"] = (("cli", "__main__"), (*EVERYWHERE, "jobs", "public"))
 
@@ -98,9 +98,10 @@ def imports(path: str, text: str, modules: set[str]) -> Iterator[tuple[int, str]
 
 
 def room(module: str) -> str | None:
-    """The room of `layerwise.data.images`: the one that lists `data`."""
-    first = module.split(".")[1] if "." in module else ""
-    return next((name for name, (files, _) in ROOMS.items() if first in files), None)
+    """The room of `layerwise.data.images`: the one that lists `data.images`, else the one that lists `data`."""
+    parts = module.split(".")[1:]
+    wanted = [".".join(parts[:2]), parts[0] if parts else ""]
+    return next((name for part in wanted for name, (files, _) in ROOMS.items() if part in files), None)
 
 
 def arrows(files: dict[str, str]) -> list[str]:

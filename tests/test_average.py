@@ -10,10 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from layerwise.average import Average
 from layerwise.errors import InputError
-from layerwise.optimiser import build_optimiser, parameter_groups
-from layerwise.presets import preset
+from layerwise.recipes.presets import preset
+from layerwise.training.average import Average
+from layerwise.training.optimiser import build_optimiser, parameter_groups
 from tests.small_network import differing, learn, network, snapshot
 
 FAST = replace(preset("fast"), weight_decay=0.01)

@@ -8,10 +8,10 @@ import json
 import pytest
 import torch
 
-from layerwise import benchmark
-from layerwise.benchmark import BenchOptions, bench, measure, require_steady
 from layerwise.cli import main
 from layerwise.errors import InputError, ToleranceError
+from layerwise.jobs import benchmark
+from layerwise.jobs.benchmark import BenchOptions, bench, measure, require_steady
 
 SMALL = BenchOptions(batches="1,2", repeats=5, max_spread=100.0, settings=("threads=1", "device=cpu"))
 

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from layerwise import batch_statistics, models
-from layerwise.calibrate import calibrate, fit_temperature, measured, scaled
+from layerwise import models
 from layerwise.data.preprocess import Preprocess
 from layerwise.data.source import Samples
 from layerwise.errors import InputError
 from layerwise.evaluate import EvaluateOptions, softmax
+from layerwise.evaluation import batch_statistics
+from layerwise.evaluation.calibrate import calibrate, fit_temperature, measured, scaled
 from layerwise.modelfile import ModelFile, tensors_sha256
 
 NAMES = ("ant", "bee", "cat")

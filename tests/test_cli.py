@@ -14,8 +14,8 @@ from layerwise import console
 from layerwise.cli import app, main
 from layerwise.cli.app import globals_first
 from layerwise.cli.tables import cell, flush_json, print_json, print_table
-from layerwise.presets import PRESETS, preset
 from layerwise.recipe import Recipe
+from layerwise.recipes.presets import PRESETS, preset
 
 GOLDEN = Path(__file__).parent / "golden" / "help"
 COMMANDS = ("", *(command.name or "" for command in app.registered_commands))

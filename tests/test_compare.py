@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from layerwise.compare import compare, paired_interval
 from layerwise.errors import InputError
-from layerwise.protocols import PROTOCOLS
+from layerwise.evaluation.protocols import PROTOCOLS
+from layerwise.jobs.compare import compare, paired_interval
 
 NAMES = ("cat", "dog")
 

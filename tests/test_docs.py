@@ -12,7 +12,7 @@ import typer
 
 import layerwise
 from layerwise.cli import app
-from layerwise.presets import PRESETS
+from layerwise.recipes.presets import PRESETS
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("benchmarks/*.md")])

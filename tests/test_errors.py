@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from layerwise import cli, errors, recipe_choice
+from layerwise import cli, errors
 from layerwise.cli import as_known, main
 from layerwise.errors import InputError, Interrupted, LayerwiseError, MachineError, ToleranceError, nearest
+from layerwise.jobs import recipe_choice
 
 # The command, the exit status, and what its message says.
 MESSAGES = [

@@ -13,12 +13,12 @@ from PIL import Image
 from layerwise.data.source import Samples
 from layerwise.errors import InputError, MachineError, ToleranceError
 from layerwise.evaluate import EvaluateOptions, answers, conclude, countable, evaluate, softmax
-from layerwise.metrics import merge, scores, summarise
+from layerwise.evaluation.metrics import merge, scores, summarise
+from layerwise.evaluation.protocols import PROTOCOLS, Protocol
+from layerwise.evaluation.result import PREDICTIONS
+from layerwise.evaluation.views import views
 from layerwise.modelfile import ModelFile
 from layerwise.models.dense import fully_convolutional
-from layerwise.protocols import PROTOCOLS, Protocol
-from layerwise.result import PREDICTIONS
-from layerwise.views import views
 from tests.evaluated import NAMES, files, model_file, samples, table
 
 

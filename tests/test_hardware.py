@@ -10,7 +10,7 @@ import torch
 
 from layerwise import hardware
 from layerwise.errors import InputError, MachineError
-from layerwise.presets import preset
+from layerwise.recipes.presets import preset
 from layerwise.signals import Signals
 
 

@@ -10,8 +10,8 @@ import pytest
 
 from layerwise import rundir
 from layerwise.errors import InputError
-from layerwise.presets import preset
 from layerwise.recipe import Recipe
+from layerwise.recipes.presets import preset
 from layerwise.report import ledger
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -18,12 +18,13 @@ import pytest
 from PIL import Image
 
 import layerwise
-from layerwise import main_job, modelfile
-from layerwise.assessment import own_split
+from layerwise import modelfile
 from layerwise.cli import main
 from layerwise.errors import InputError
-from layerwise.preparation import RunOptions
-from layerwise.recipe_choice import fitting, for_training
+from layerwise.jobs import main_job
+from layerwise.jobs.assessment import own_split
+from layerwise.jobs.recipe_choice import fitting, for_training
+from layerwise.training.preparation import RunOptions
 
 ROOT = Path(__file__).parent.parent
 COLOURS = ("blue", "green", "red")

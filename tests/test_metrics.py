@@ -8,7 +8,7 @@ from scipy.stats import binomtest
 from sklearn import metrics as sk
 
 from layerwise.errors import InputError, ToleranceError
-from layerwise.metrics import (
+from layerwise.evaluation.metrics import (
     BINS,
     Predictions,
     calibration_errors,
@@ -206,7 +206,7 @@ def test_mcnemar() -> None:
 
 
 def test_mcnemar_agrees_with_the_command_that_compares() -> None:
-    from layerwise import compare
+    from layerwise.jobs import compare
 
     for a, b in ((0, 0), (1, 0), (3, 12), (40, 61), (200, 200)):
         assert compare.mcnemar(a, b) == pytest.approx(mcnemar(a, b), rel=1e-9)

@@ -18,7 +18,7 @@ from layerwise import modelfile, models
 from layerwise.data.preprocess import Preprocess
 from layerwise.errors import InputError
 from layerwise.modelfile import ModelFile
-from layerwise.presets import preset
+from layerwise.recipes.presets import preset
 
 NAMES = ("cat", "dog", "öko")
 

@@ -15,7 +15,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from layerwise.errors import InputError
-from layerwise.optimiser import (
+from layerwise.recipe import Recipe
+from layerwise.recipes.presets import preset
+from layerwise.training.optimiser import (
     InsideSGD,
     build_optimiser,
     clip_gradients,
@@ -27,8 +29,6 @@ from layerwise.optimiser import (
     set_rate,
     unfreeze,
 )
-from layerwise.presets import preset
-from layerwise.recipe import Recipe
 from tests.small_network import differing, learn, network, snapshot
 
 Array = NDArray[np.float64]

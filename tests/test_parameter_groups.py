@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from layerwise.errors import InputError
-from layerwise.optimiser import (
+from layerwise.recipe import Recipe
+from layerwise.recipes.presets import preset
+from layerwise.training.optimiser import (
     build_optimiser,
     describe_groups,
     freeze,
@@ -22,8 +24,6 @@ from layerwise.optimiser import (
     set_rate,
     unfreeze,
 )
-from layerwise.presets import preset
-from layerwise.recipe import Recipe
 from tests.small_network import differing, learn, network, snapshot
 
 FAST = replace(preset("fast"), weight_decay=0.01)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from layerwise.errors import InputError
-from layerwise.presets import NOTES, PRESETS, preset
 from layerwise.recipe import Recipe, changed, check
+from layerwise.recipes.presets import NOTES, PRESETS, preset
 
 NAMES = ("digits", "fast", "resnet-cifar", "resnet-imagenet", "alexnet-imagenet", "fine-tune")
 

@@ -8,8 +8,8 @@ from PIL import Image
 
 from layerwise.data.preprocess import Preprocess
 from layerwise.errors import InputError
-from layerwise.protocols import PROTOCOLS, Protocol, protocol_named
-from layerwise.views import resolved, views
+from layerwise.evaluation.protocols import PROTOCOLS, Protocol, protocol_named
+from layerwise.evaluation.views import resolved, views
 
 
 def preprocess(size: int = 8, resize_to: int = 10, resize: str = "short-side", channels: int = 3) -> Preprocess:

@@ -13,9 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from layerwise.errors import InputError
-from layerwise.presets import PRESETS
 from layerwise.recipe import Recipe, changed, check, field_notes, field_types
-from layerwise.recipe_values import show
+from layerwise.recipes.presets import PRESETS
+from layerwise.recipes.values import show
 
 FAST = PRESETS["fast"]
 

@@ -14,9 +14,9 @@ from PIL import Image
 from layerwise.data.source import Samples
 from layerwise.errors import InputError
 from layerwise.evaluate import EvaluateOptions, evaluate
-from layerwise.predictions_table import plain_cell, safe_cell
-from layerwise.protocols import PROTOCOLS
-from layerwise.result import PREDICTIONS, Result, read, recompute
+from layerwise.evaluation.predictions_table import plain_cell, safe_cell
+from layerwise.evaluation.protocols import PROTOCOLS
+from layerwise.evaluation.result import PREDICTIONS, Result, read, recompute
 from tests.evaluated import NAMES, model_file, samples, table
 
 
@@ -132,7 +132,7 @@ def test_saving_again_replaces_an_evaluation_and_nothing_else(tmp_path: Path) ->
 
 
 def test_two_evaluations_are_compared_by_what_was_saved(tmp_path: Path) -> None:
-    from layerwise.compare import compare
+    from layerwise.jobs.compare import compare
 
     data = samples(200)
     first, second = evaluate(model_file(0), data), evaluate(model_file(1), data)

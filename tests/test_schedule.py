@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from layerwise.errors import InputError
-from layerwise.presets import PRESETS, preset
 from layerwise.recipe import Recipe
-from layerwise.schedule import ERROR_WINDOW, Schedule
+from layerwise.recipes.presets import PRESETS, preset
+from layerwise.training.schedule import ERROR_WINDOW, Schedule
 
 PLAIN = replace(
     preset("fast"), schedule="constant", warmup_length=0, batch_size=10, reference_batch=10, learning_rate=1,

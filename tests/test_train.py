@@ -10,14 +10,15 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from layerwise import modelfile, rundir, train, training
+from layerwise import modelfile, rundir, train
 from layerwise.data.loader import training_batches
 from layerwise.errors import InputError, MachineError, ToleranceError
-from layerwise.preparation import open_split
-from layerwise.presets import preset
 from layerwise.recipe import Recipe, changed
+from layerwise.recipes.presets import preset
 from layerwise.tasks.classify import Classify
 from layerwise.train import RunOptions
+from layerwise.training import state as training
+from layerwise.training.preparation import open_split
 
 QUICK = ["threads=1", "precision=fp32", "unit=iterations", "duration=3", "evaluate_every=3", "schedule=constant",
          "warmup=none", "warmup_length=0", "batch_size=48", "label_smoothing=0", "ema=0"]

@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from layerwise import models, transfer
+from layerwise import models
 from layerwise.data.preprocess import Preprocess
 from layerwise.errors import InputError
 from layerwise.modelfile import ModelFile
+from layerwise.training import transfer
 
 
 def source(names: tuple[str, ...], channels: int = 3, network: str = "resnet20") -> ModelFile:

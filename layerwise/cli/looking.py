@@ -28,8 +28,8 @@ def recipe(
     """Prints a recipe with every field and its meaning; --json prints the file that --recipe reads."""
     if not name:
         return _presets(as_json)
+    from layerwise.jobs.recipe_choice import changed_recipe
     from layerwise.recipe import field_notes
-    from layerwise.recipe_choice import changed_recipe
 
     found = changed_recipe(name, settings or [])
     if as_json:
@@ -38,7 +38,7 @@ def recipe(
     values = json.loads(found.to_json())
     print_table(("field", "value", "allowed", "meaning"),
                 [(entry.name, json.dumps(values[entry.name]), entry.limits, entry.doc) for entry in field_notes()])
-    from layerwise.presets import NOTES
+    from layerwise.recipes.presets import NOTES
 
     if not settings and name in NOTES:
         out(f"\n{NOTES[name]}")
@@ -47,7 +47,7 @@ def recipe(
 
 
 def _presets(as_json: bool) -> None:
-    from layerwise.presets import NOTES, PRESETS
+    from layerwise.recipes.presets import NOTES, PRESETS
 
     if as_json:
         return print_json({"presets": [{"name": name, "hash": preset.hash, "status": NOTES[name].status,
@@ -65,7 +65,7 @@ def models(
     as_json: Json = False,
 ) -> None:
     """Lists the networks, or a network's layers: output shape, parameters, multiply-adds."""
-    from layerwise.layer_table import layer_table, network_list
+    from layerwise.jobs.layer_table import layer_table, network_list
 
     if not name:
         rows = network_list(cost)
@@ -138,7 +138,7 @@ def bench(
     as_json: Json = False,
 ) -> None:
     """Times a network: warm-up, synchronised, median and 95th percentile; refuses a number that varies too much."""
-    from layerwise.benchmark import BenchOptions, bench, require_steady
+    from layerwise.jobs.benchmark import BenchOptions, bench, require_steady
 
     report = bench(network, BenchOptions(batches, training, size, repeats, max_spread, tuple(settings or ())))
     if as_json:
@@ -166,8 +166,8 @@ def doctor(
     as_json: Json = False,
 ) -> None:
     """Prints one block to paste into a bug report; `doctor bn RUN` compares the ways to normalise at test."""
-    from layerwise.assessment import Question
-    from layerwise.doctor import examine
+    from layerwise.jobs.assessment import Question
+    from layerwise.jobs.doctor import examine
 
     question = Question(data, on or ("" if data else "val"), data_dir=data_dir(), offline=SETTINGS.offline)
     findings = examine(topic, run, question, recalibrate)

@@ -35,7 +35,7 @@ def evaluate(
     as_json: Json = False,
 ) -> None:
     """Tests a model, or several together, under a named protocol."""
-    from layerwise.assessment import Question, assess
+    from layerwise.jobs.assessment import Question, assess
 
     question = Question(data, on, protocol, ignore_unknown, bad_images, report, data_dir(), SETTINGS.offline)
     found = assess(models, question)
@@ -52,7 +52,7 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Compares two evaluations on the same images by paired tests; says so where the difference is noise."""
-    import layerwise.compare as comparison
+    import layerwise.jobs.compare as comparison
 
     found = comparison.compare(a, b)
     if as_json:
@@ -75,8 +75,8 @@ def calibrate(
     as_json: Json = False,
 ) -> None:
     """Fits a temperature so that probabilities mean what they say, and shows its effect on other pictures."""
-    from layerwise.assessment import Question
-    from layerwise.calibration import calibrate_model, calibration_lines
+    from layerwise.jobs.assessment import Question
+    from layerwise.jobs.calibration import calibrate_model, calibration_lines
 
     made = calibrate_model(run, fit, report, Question(data_dir=data_dir(), offline=SETTINGS.offline))
     if as_json:

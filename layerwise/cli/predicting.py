@@ -43,7 +43,7 @@ def predict(
     if as_json and layout == "csv":
         raise InputError("--json and --format csv: rows are printed in one way", mend="Leave one of them out.")
     layout = "json" if as_json else layout
-    from layerwise.answers import answers
+    from layerwise.jobs.answers import answers
 
     classes, rows = answers(run, pictures, top, calibrated, sys.stdin.buffer)
     write, end = {"table": _table, "json": _json, "csv": _csv}[layout](min(top, classes))
@@ -86,7 +86,7 @@ def _json(top: int) -> Writer:
 
 
 def _csv(top: int) -> Writer:
-    from layerwise.predictions_table import safe_cell
+    from layerwise.evaluation.predictions_table import safe_cell
 
     table = csv.writer(sys.stdout, lineterminator="\n")
     pairs = [name for k in range(1, top + 1) for name in (f"top{k}", f"top{k}_probability")]

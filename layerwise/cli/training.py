@@ -35,9 +35,9 @@ def train(
     as_json: Json = False,
 ) -> None:
     """Trains a network on pictures, tests it under a named protocol, writes a model file and a report."""
-    from layerwise.main_job import closing_lines, spread_lines, train_seeds
-    from layerwise.preparation import RunOptions
-    from layerwise.recipe_choice import for_training
+    from layerwise.jobs.main_job import closing_lines, spread_lines, train_seeds
+    from layerwise.jobs.recipe_choice import for_training
+    from layerwise.training.preparation import RunOptions
 
     given = [*(settings or []), *([f"start_from={start_from}"] if start_from else []),
              *([f"split={split}"] if split else [])]  # fmt: skip
@@ -64,9 +64,9 @@ def resume(
     as_json: Json = False,
 ) -> None:
     """Goes on with a run from its last sound checkpoint; the end is that of an uninterrupted run."""
-    from layerwise import main_job
-    from layerwise.preparation import RunOptions
+    from layerwise.jobs import main_job
     from layerwise.report import summary
+    from layerwise.training.preparation import RunOptions
 
     given = [*(settings or []), *([main_job.extended(run, extend)] if extend else [])]
     options = RunOptions(data_dir=data_dir(), offline=SETTINGS.offline,

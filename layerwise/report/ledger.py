@@ -18,9 +18,9 @@ from typing import Any
 
 from layerwise import rundir
 from layerwise.errors import InputError
-from layerwise.presets import PRESETS
 from layerwise.recipe import Recipe
-from layerwise.recipe_values import show
+from layerwise.recipes.presets import PRESETS
+from layerwise.recipes.values import show
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = "docs/results.md"

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from layerwise import result
 from layerwise.errors import InputError, LayerwiseError
+from layerwise.evaluation import result
+from layerwise.evaluation.result import Result
 from layerwise.recipe import Recipe
 from layerwise.report.text import clean, number
-from layerwise.result import Result
 
 Record = dict[str, Any]
 FORMAT = 1

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from layerwise.metrics import confusion_matrix, per_class
+from layerwise.evaluation.metrics import confusion_matrix, per_class
 
 Batch = dict[str, Any]
 

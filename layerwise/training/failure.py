@@ -9,7 +9,7 @@ import torch
 from layerwise import rundir
 from layerwise.errors import ToleranceError
 from layerwise.randomness import derived_seed
-from layerwise.training import Training, save
+from layerwise.training.state import Training, save
 
 
 def stop_before_step(training: Training, batch: dict[str, Any], loss: float, norm: float) -> NoReturn:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from layerwise.data.preprocess import Preprocess
 from layerwise.data.resize import centre_crop, resize_short_side, to_channels
 from layerwise.errors import InputError
-from layerwise.protocols import Protocol
+from layerwise.evaluation.protocols import Protocol
 
 Picture = NDArray[np.uint8]
 

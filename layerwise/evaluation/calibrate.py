@@ -18,8 +18,18 @@ from layerwise.data.scan import scan_files
 from layerwise.data.source import Samples
 from layerwise.errors import InputError
 from layerwise.evaluate import EvaluateOptions, Models, evaluate, softmax
-from layerwise.metrics import BINS, LEAST, Bin, Floats, Integers, calibration_errors, loss, reliability, scores
-from layerwise.result import Result
+from layerwise.evaluation.metrics import (
+    BINS,
+    LEAST,
+    Bin,
+    Floats,
+    Integers,
+    calibration_errors,
+    loss,
+    reliability,
+    scores,
+)
+from layerwise.evaluation.result import Result
 
 BOUNDS = (0.01, 100.0)
 

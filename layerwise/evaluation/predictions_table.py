@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layerwise.errors import InputError
-from layerwise.metrics import LARGEST_K, Floats, Scores
+from layerwise.evaluation.metrics import LARGEST_K, Floats, Scores
 
 MOST_COLUMNS = 100
 FORMULA = ("=", "+", "-", "@", "\t", "\r")

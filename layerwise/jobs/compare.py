@@ -13,10 +13,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from layerwise import result
 from layerwise.errors import InputError
-from layerwise.metrics import mcnemar
-from layerwise.predictions_table import plain_cell
+from layerwise.evaluation import result
+from layerwise.evaluation.metrics import mcnemar
+from layerwise.evaluation.predictions_table import plain_cell
 
 LEVEL = 0.05
 

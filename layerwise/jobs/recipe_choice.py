@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from layerwise.errors import InputError, LayerwiseError, nearest
-from layerwise.presets import PRESETS, preset
 from layerwise.recipe import Recipe, changed, check
+from layerwise.recipes.presets import PRESETS, preset
 
 SMALL = 64  # pictures up to this side, in pixels, are "small": the recipe `fast` suits them
 

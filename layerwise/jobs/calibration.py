@@ -9,12 +9,12 @@ import dataclasses
 from pathlib import Path
 
 from layerwise import modelfile
-from layerwise.assessment import SPLITS, Question, asked_samples
-from layerwise.calibrate import Calibration, calibrate
 from layerwise.console import number, percent
 from layerwise.data.source import Samples
 from layerwise.errors import InputError
 from layerwise.evaluate import EvaluateOptions
+from layerwise.evaluation.calibrate import Calibration, calibrate
+from layerwise.jobs.assessment import SPLITS, Question, asked_samples
 from layerwise.modelfile import ModelFile
 
 KEY = "calibration"

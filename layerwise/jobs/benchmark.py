@@ -18,10 +18,10 @@ from torch import nn
 
 from layerwise import hardware, models
 from layerwise.errors import InputError, ToleranceError
-from layerwise.layer_table import known
+from layerwise.jobs.layer_table import known
 from layerwise.models import shapes
-from layerwise.presets import preset
 from layerwise.recipe import Recipe, changed, check
+from layerwise.recipes.presets import preset
 
 WARM_UP_SECONDS = 0.5
 WARM_UP_REPEATS = 3

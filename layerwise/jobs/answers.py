@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
 from layerwise import hardware, modelfile
-from layerwise.calibration import kept_temperature
 from layerwise.data.images import ImageRules
 from layerwise.errors import InputError
-from layerwise.presets import preset
+from layerwise.jobs.calibration import kept_temperature
+from layerwise.recipes.presets import preset
 from layerwise.serve.predictor import Predictor, Row
 
 

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.optim import SGD, Adadelta, Adagrad, Adam, AdamW, Optimizer, RMSprop
 
-from layerwise.average import Average as Average
 from layerwise.errors import InputError, nearest
 from layerwise.recipe import Recipe
-from layerwise.recipe_check import HEAD, covers, split_factor
+from layerwise.recipes.contradictions import HEAD, covers, split_factor
+from layerwise.training.average import Average as Average
 
 Groups = list[dict[str, Any]]
 

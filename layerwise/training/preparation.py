@@ -13,9 +13,9 @@ from layerwise.data import DataOptions, hold_out, open_data
 from layerwise.data.order import draw_rates, epoch_batches, epoch_order
 from layerwise.data.source import DataSet
 from layerwise.models.shapes import cost
-from layerwise.optimiser import describe_groups
 from layerwise.recipe import Recipe
-from layerwise.training import Training, class_counts
+from layerwise.training.optimiser import describe_groups
+from layerwise.training.state import Training, class_counts
 
 
 @dataclass(frozen=True)

@@ -20,10 +20,10 @@ from layerwise.data.source import Samples
 from layerwise.data.splits import divide, hold_out
 from layerwise.errors import InputError, nearest
 from layerwise.evaluate import EvaluateOptions, evaluate
+from layerwise.evaluation.result import Result
 from layerwise.modelfile import ModelFile
-from layerwise.presets import preset
 from layerwise.recipe import Recipe
-from layerwise.result import Result
+from layerwise.recipes.presets import preset
 
 SPLITS = ("test", "val", "train")
 

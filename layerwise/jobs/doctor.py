@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 
-from layerwise import batch_statistics, hardware, modelfile
-from layerwise.assessment import Question, asked_samples
+from layerwise import hardware, modelfile
 from layerwise.errors import InputError, nearest
-from layerwise.presets import preset
+from layerwise.evaluation import batch_statistics
+from layerwise.jobs.assessment import Question, asked_samples
+from layerwise.recipes.presets import preset
 
 
 @dataclass(frozen=True)

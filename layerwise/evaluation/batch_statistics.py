@@ -23,7 +23,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from layerwise.data.source import Samples
 from layerwise.errors import InputError
 from layerwise.evaluate import EvaluateOptions, countable, forward
-from layerwise.metrics import Integers, mcnemar, wilson
+from layerwise.evaluation.metrics import Integers, mcnemar, wilson
 from layerwise.modelfile import ModelFile, tensors_sha256
 from layerwise.models.network import Network
 from layerwise.randomness import permutation

@@ -13,17 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from layerwise import modelfile, rundir
-from layerwise.assessment import own_split
 from layerwise.console import interval, note, percent
 from layerwise.errors import InputError, Interrupted
 from layerwise.evaluate import EvaluateOptions, evaluate
-from layerwise.preparation import RunOptions, say
+from layerwise.evaluation.result import Result
+from layerwise.evaluation.result import read as read_result
+from layerwise.jobs.assessment import own_split
 from layerwise.recipe import Recipe
 from layerwise.report import report, summary
-from layerwise.result import Result
-from layerwise.result import read as read_result
 from layerwise.train import resume as resume_training
 from layerwise.train import train as train_only
+from layerwise.training.preparation import RunOptions, say
 
 NO_TEST = "no test split: tested on the validation pictures, which is not a test on new ones"
 NOT_TESTED = "no test and no validation pictures: this network was not tested"

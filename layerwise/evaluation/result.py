@@ -16,11 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from layerwise import predictions_table
 from layerwise.errors import InputError, nearest
-from layerwise.metrics import Scores, confusion_matrix, per_class, scores, summarise
-from layerwise.predictions_table import Evidence
-from layerwise.protocols import Protocol
+from layerwise.evaluation import predictions_table
+from layerwise.evaluation.metrics import Scores, confusion_matrix, per_class, scores, summarise
+from layerwise.evaluation.predictions_table import Evidence
+from layerwise.evaluation.protocols import Protocol
 
 FORMAT = 1
 RESULT, PREDICTIONS, CONFUSION, WORST = "result.json", "predictions.csv", "confusion.csv", "worst"

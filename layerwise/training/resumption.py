@@ -9,8 +9,8 @@ from typing import Any
 from layerwise import checkpoint, hardware, rundir
 from layerwise.data.source import DataSet
 from layerwise.errors import InputError
-from layerwise.preparation import RunOptions, fingerprints
 from layerwise.recipe import Recipe, changed, check
+from layerwise.training.preparation import RunOptions, fingerprints
 
 IMPOSSIBLE = ("network", "data", "split", "validation", "seed", "start_from", "channels", "input_size", "mean", "std",
               "resize", "resize_to", "interpolation", "exif", "optimiser", "name")

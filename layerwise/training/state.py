@@ -19,7 +19,6 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from layerwise import checkpoint, hardware, models, rundir
-from layerwise.average import Average
 from layerwise.data.colour import Colour
 from layerwise.data.order import class_weights, epoch_batches, epoch_order
 from layerwise.data.preprocess import Preprocess
@@ -27,7 +26,11 @@ from layerwise.data.source import DataSet, Samples
 from layerwise.errors import InputError
 from layerwise.models.network import Network
 from layerwise.models.resnet import zero_last_scales
-from layerwise.optimiser import (
+from layerwise.randomness import derived_seed
+from layerwise.recipe import Recipe
+from layerwise.tasks.classify import Classify
+from layerwise.training.average import Average
+from layerwise.training.optimiser import (
     build_optimiser,
     freeze,
     optimiser_tensors,
@@ -35,10 +38,7 @@ from layerwise.optimiser import (
     restore_optimiser,
     unfreeze,
 )
-from layerwise.randomness import derived_seed
-from layerwise.recipe import Recipe
-from layerwise.schedule import Schedule
-from layerwise.tasks.classify import Classify
+from layerwise.training.schedule import Schedule
 
 IMBALANCE = 10
 

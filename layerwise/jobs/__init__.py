@@ -1,0 +1,1 @@
+"""Jobs made of several rooms: what a command does beyond one call."""

@@ -1,0 +1,1 @@
+"""What belongs to a recipe: presets, values as text, contradictions between fields."""
