@@ -223,13 +223,13 @@ NOTES: dict[str, PresetNote] = {
         "A small residual network on scikit-learn's 1,797 handwritten digits of 8x8 pixels; a minute on two cores.",
         "this project",
         (),
-        "not run",
+        "measured here",
     ),
     "fast": PresetNote(
         "Small pictures in ten epochs: the learning rate rises for two and falls to zero.",
         "this project",
         (),
-        "not run",
+        "measured here",
     ),
     "resnet-cifar": PresetNote(
         "The residual networks' CIFAR-10 training: 64,000 steps of 128, rate 0.1 divided by 10 at 32,000 and 48,000.",
