@@ -15,6 +15,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from layerwise.data import open_data as open_data
     from layerwise.data.source import Samples
+    from layerwise.errors import InputError as InputError
+    from layerwise.errors import MachineError as MachineError
+    from layerwise.errors import ToleranceError as ToleranceError
     from layerwise.evaluate import EvaluateOptions
     from layerwise.evaluation.result import Result
     from layerwise.jobs.main_job import resume as resume
@@ -26,7 +29,9 @@ if TYPE_CHECKING:
     from layerwise.serve.predictor import predict as predict
     from layerwise.training.preparation import RunOptions
 
-__all__ = ["build", "evaluate", "load", "open_data", "predict", "preset", "resume", "train"]
+__all__ = ["InputError", "MachineError", "ToleranceError", "build", "evaluate", "load", "open_data", "predict",
+           "preset", "resume", "train"]
+
 
 class _Train(ModuleType):
     def __call__(self, recipe: Recipe, options: RunOptions | None = None) -> Path:
@@ -51,6 +56,9 @@ _CALLABLE: dict[str, type[ModuleType]] = {"train": _Train, "evaluate": _Evaluate
 
 def _public(name: str) -> Any:
     """The public name, imported now."""
+    if name.endswith("Error"):
+        import layerwise.errors as errors
+        return getattr(errors, name)
     if name == "build":
         from layerwise.models import build
         return build
