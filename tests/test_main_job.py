@@ -144,6 +144,7 @@ def test_evaluate_other_protocol_split_and_data(run: Path, place: dict[str, Path
     every = ask(capsys, "evaluate", run, "--data", place["photos"])
     assert (every["split"], every["samples"]) == ("all", 30)
     assert Path(every["saved"]).name == "photos-all-single"
+    assert every["notes"][-1].startswith("the training pictures are among these")
     assert main(["evaluate", str(run), "--protocol", "tencrop"]) == 2
     assert "protocol 'tencrop': there is no such protocol, did you mean 'ten-crop'?" in capsys.readouterr().err
     assert main(["evaluate", str(run), "--data", str(place["photos"]), "--on", "test"]) == 2
@@ -293,6 +294,8 @@ def test_seeds_and_json(place: dict[str, Path], tmp_path: Path, capsys: pytest.C
     assert found["error"]["sd"] == pytest.approx(abs(errors[0] - errors[1]) / 2**0.5)
     assert (found["error"]["min"], found["error"]["max"]) == (min(errors), max(errors))
     lines = "\n".join(main_job.spread_lines(found))
+    assert "each seed drew its own test pictures too" in lines
+    assert "drew" not in "\n".join(main_job.spread_lines(found | {"drawn": False}))
     for words_ in ("2 seeds, test error", "± ", "median", "last epoch, protocol single"):
         assert words_ in lines
     assert sorted(path.name for path in (tmp_path / "two").iterdir()) == ["seed0", "seed1"]
@@ -361,6 +364,8 @@ def test_python_does_the_same(place: dict[str, Path], tmp_path: Path) -> None:
 def test_public_names() -> None:
     assert {name for name in layerwise.__all__ if not callable(getattr(layerwise, name))} == set()
     assert set(layerwise.__all__) <= set(dir(layerwise))
+    with pytest.raises(layerwise.InputError, match="did you mean"):
+        layerwise.build("resnet21", num_classes=3)
     with pytest.raises(AttributeError, match="no attribute 'trian'"):
         layerwise.trian  # noqa: B018
 

@@ -80,7 +80,7 @@ def assess(paths: Sequence[Path | str], question: Question = Question()) -> Asse
     result = evaluate(members, samples, EvaluateOptions(
         protocol, bad_images=question.bad_images, ignore_unknown=question.ignore_unknown,
         data=question.data or (recipe.data if recipe else "")))  # fmt: skip
-    if not question.data:
+    if not question.data or any(_trained_on(member, question.data) for member in members):
         result = dataclasses.replace(result, notes=[*result.notes, *seen_notes(members, result)])
     directory = question.report or _home(paths, question, result)
     if directory is not None:
@@ -140,10 +140,18 @@ def _home(paths: Sequence[Path | str], question: Question, result: Result) -> Pa
     return run / "evaluations" / f"{prefix}{result.split}-{result.protocol.name}"
 
 
+def _trained_on(member: ModelFile, data: str) -> bool:
+    """Whether `data` is what `member` was trained on, by its name or the place it leads to."""
+    own = member.recipe.data if member.recipe else ""
+    return bool(own) and (data == own or (data not in NAMES and Path(data).resolve() == Path(own).resolve()))
+
+
 def seen_notes(members: Sequence[ModelFile], result: Result) -> list[str]:
     """What has to be said of a number from pictures that the training saw."""
     if result.split == "train":
         return ["these are the training pictures: the error says nothing of new ones"]
+    if result.split == ALL:
+        return ["the training pictures are among these: the error says little of new ones"]
     best = any(member.recipe is not None and member.recipe.select == "best" for member in members)
     if result.split == "val" and best:
         return ["the weights were chosen on these validation pictures: the error is too good"]

@@ -154,7 +154,8 @@ def spread(runs: Sequence[Path]) -> dict[str, Any]:
     }
     first: dict[str, Any] = tested[0][1] if tested else {"split": None, "protocol": {"name": None}}
     return {"seeds": [one["seed"] for one in found], "weights": label, "split": first["split"],
-            "protocol": first["protocol"]["name"], "error": numbers, "runs": found}  # fmt: skip
+            "protocol": first["protocol"]["name"], "error": numbers,
+            "drawn": bool(rundir.read_recipe(Path(runs[0])).split), "runs": found}  # fmt: skip
 
 
 def spread_lines(found: dict[str, Any]) -> list[str]:
@@ -163,6 +164,9 @@ def spread_lines(found: dict[str, Any]) -> list[str]:
     if numbers["mean"] is None:
         return ["not tested"]
     deviation = "" if numbers["sd"] is None else f" ± {percent(numbers['sd'])}"
-    return [f"{len(found['seeds'])} seeds, {found['split']} error {percent(numbers['mean'])}{deviation} (mean ± "
+    lines = [f"{len(found['seeds'])} seeds, {found['split']} error {percent(numbers['mean'])}{deviation} (mean ± "
             f"standard deviation), median {percent(numbers['median'])}, {percent(numbers['min'])} to "
             f"{percent(numbers['max'])}; {found['weights']}, protocol {found['protocol']}"]
+    if found["drawn"]:
+        lines.append("each seed drew its own test pictures too, so the spread is of the split as well")
+    return lines
