@@ -206,3 +206,14 @@ def test_percentages() -> None:
     assert console.percent(0.01234) == "1.23 %"
     assert console.percent(None) == console.percent(float("nan")) == console.interval(None) == "-"
     assert console.interval((0.01, 0.025)) == "1.00 to 2.50 %"
+
+
+def test_a_reader_that_has_seen_enough_is_no_error() -> None:
+    command = [sys.executable, "-c", "import sys; from layerwise.cli import main; sys.exit(main(['recipe', 'fast']))"]
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (0, "")

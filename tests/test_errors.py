@@ -122,6 +122,7 @@ def test_debug_shows_the_traceback_of_a_users_error(capsys: pytest.CaptureFixtur
     (FileNotFoundError(errno.ENOENT, "No such file or directory", "x.json"), 2, "x.json: No such file or directory"),
     (PermissionError(errno.EACCES, "Permission denied", "x.json"), 3, "x.json: Permission denied"),
     (OSError(errno.ENOSPC, "No space left on device", "x.json"), 3, "x.json: No space left on device"),
+    (OSError(errno.ENOSPC, "No space left on device"), 3, "No space left on device"),
     (OSError("odd"), 1, "internal error: OSError: odd"),
     (MemoryError(), 3, "out of memory"),
     (ValueError("x"), 1, "internal error: ValueError: x"),

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import io
 import itertools
+import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -35,11 +38,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         status = typer.main.get_command(app).main(globals_first(words), prog_name="layerwise", standalone_mode=False)
         flush_json()
+        sys.stdout.flush()  # here, where a full disk or a reader that went away can still be told
         if status == 130:  # typer turns KeyboardInterrupt into this status
             raise Interrupted("interrupted: stopped by Ctrl-C before there was anything to save")
+    except (BrokenPipeError, SystemExit):  # typer turns the first into the second
+        return _reader_gone()
     except Exception as error:
         return _report(error, words)
     return status if isinstance(status, int) else 0
+
+
+def _reader_gone() -> int:
+    """The reader of our output, such as `head`, has seen enough: that is no error, and nothing more is written."""
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
 
 
 def _report(error: Exception, words: Sequence[str]) -> int:
@@ -62,8 +75,9 @@ def as_known(error: Exception, words: Sequence[str]) -> LayerwiseError:
         return _usage_error(error, words)
     if isinstance(error, (FileNotFoundError, IsADirectoryError, NotADirectoryError)):
         return InputError(f"{error.filename}: {error.strerror}")
-    if isinstance(error, OSError) and error.filename is not None and error.strerror:
-        return MachineError(f"{error.filename}: {error.strerror}", mend="Check its permissions and the free space.")
+    if isinstance(error, OSError) and error.strerror and (error.filename is not None or error.errno == errno.ENOSPC):
+        where = "" if error.filename is None else f"{error.filename}: "
+        return MachineError(f"{where}{error.strerror}", mend="Check its permissions and the free space.")
     if isinstance(error, MemoryError):
         return MachineError("out of memory", mend="Lower the batch with --set micro_batch=...")
     debug = "" if "--debug" in words else "Run the command again with --debug for the traceback, and report it."
