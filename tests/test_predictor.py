@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import io
+import os
 from pathlib import Path
 
 import numpy as np
@@ -184,3 +186,20 @@ def test_from_a_model_file_on_disk(tmp_path: Path) -> None:
     direct = Predictor(model_file()).predict(paths, top=1)
     assert [row.prediction for row in rows] == direct
     assert layerwise.predict is predict
+
+
+def test_a_folder_that_can_not_be_read_has_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "photos" / "shut").mkdir(parents=True)
+    Image.new("RGB", (9, 9)).save(tmp_path / "photos" / "a.png")
+    really = os.scandir
+
+    def scandir(path: Path | str) -> object:
+        if Path(path).name == "shut":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return really(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    rows = predict(model_file(), [tmp_path / "photos"])
+    assert [Path(row.path).name for row in rows] == ["a.png", "shut"]
+    assert rows[0].prediction is not None
+    assert "can't be read: Permission denied" in rows[1].error

@@ -136,10 +136,13 @@ class Predictor:
     def _try(self, file: Path) -> Picture | str:
         try:
             if file.is_dir():
+                os.scandir(file).close()  # raises where it may not be read
                 return f"{str(file)!r} holds no pictures ({', '.join(sorted(EXTENSIONS))})"
             return self.place(file)
         except LayerwiseError as error:
             return error.what
+        except OSError as error:
+            return f"{str(file)!r} can't be read: {error.strerror or error}"
 
     def _answer(self, placed: Sequence[Picture]) -> NDArray[np.float64]:
         batch = torch.from_numpy(np.stack(placed)).to(self._device)
@@ -166,19 +169,21 @@ def predict(model: ModelFile | Path | str, pictures: Iterable[Path | str], top: 
 def pictures_below(paths: Iterable[Path | str]) -> Iterator[Path]:
     """Each file as it is named; of a folder every file with a picture's extension, recursively and sorted.
 
-    Hidden files and folders are left out, and links to folders are not followed. A folder without pictures comes
-    itself: it needs a row that says so.
+    Hidden files and folders are left out, and links to folders are not followed. A folder without pictures, or
+    one that can't be read, comes itself: it needs a row that says so.
     """
     for path in map(Path, paths):
         if not path.is_dir():
             yield path
             continue
         empty = True
-        for folder, folders, files in os.walk(path):
+        refused: list[OSError] = []
+        for folder, folders, files in os.walk(path, onerror=refused.append):
             folders[:] = sorted(name for name in folders if not name.startswith("."))
             for name in sorted(files):
                 if not name.startswith(".") and Path(name).suffix.lower() in EXTENSIONS:
                     empty = False
                     yield Path(folder, name)
-        if empty:
+        yield from (Path(error.filename) for error in refused)
+        if empty and not refused:
             yield path
