@@ -133,7 +133,8 @@ def read(generation: Path) -> Generation:
             expected = manifest["files"][name]
             data[name] = (generation / name).read_bytes()
             if len(data[name]) != expected["bytes"]:
-                raise InputError(f"{generation / name}: truncated at {len(data[name])} of {expected['bytes']} bytes")
+                words = "truncated at" if len(data[name]) < expected["bytes"] else "altered,"
+                raise InputError(f"{generation / name}: {words} {len(data[name])} of {expected['bytes']} bytes")
             if hashlib.sha256(data[name]).hexdigest() != expected["sha256"]:
                 raise InputError(f"{generation / name}: its SHA-256 is not the manifest's, so its content was altered")
         return Generation(generation, load_tensors(data[TENSORS]), json.loads(data[STATE]))

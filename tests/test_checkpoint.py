@@ -64,6 +64,14 @@ def test_a_damaged_generation_is_named_and_the_one_before_is_taken(tmp_path: Pat
     assert f"{2:012d}" in problems[0]
 
 
+def test_a_longer_file_is_not_called_truncated(tmp_path: Path) -> None:
+    file = write(tmp_path, 2) / "weights.safetensors"
+    size = file.stat().st_size
+    file.write_bytes(file.read_bytes() + b"xx")
+    with pytest.raises(InputError, match=f"altered, {size + 2} of {size} bytes"):
+        checkpoint.read(file.parent)
+
+
 def test_each_flipped_bit_of_the_tensors_is_found(tmp_path: Path) -> None:
     file = write(tmp_path, 2) / "weights.safetensors"
     data = file.read_bytes()

@@ -218,7 +218,7 @@ def test_no_resize_takes_pictures_of_exactly_the_size() -> None:
     assert np.array_equal(preprocess.place(image), image)
     with pytest.raises(InputError, match=r"a picture of 33x32 pixels where the network takes 32x32") as error:
         preprocess.place(noise(32, 33, 3))
-    assert "--set resize=short-side resize_to=32" in str(error.value)
+    assert "--set resize=short-side --set resize_to=32" in str(error.value)
     with pytest.raises(InputError, match="a picture of 31x31 pixels"):
         preprocess.place_batch(noise(2, 31, 31, 3))
 
@@ -377,7 +377,7 @@ def test_sizes_that_differ_need_an_input_size(tmp_path: Path) -> None:
     Image.fromarray(noise(9, 12, 3)).save(tmp_path / "0001.png")
     with pytest.raises(InputError, match="train: the pictures' sizes differ or are not square") as error:
         fit_preprocess(samples, recipe())
-    assert "--set resize=short-side resize_to=256 input_size=224" in str(error.value)
+    assert "--set resize=short-side --set resize_to=256 --set input_size=224" in str(error.value)
     assert error.value.details == ("12x9 pixels", "12x12 pixels")
     fitted = fit_preprocess(samples, recipe(resize="short-side", resize_to=12, input_size=10))
     assert (fitted.size, fitted.resize_to) == (10, 12)

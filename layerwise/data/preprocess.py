@@ -118,7 +118,7 @@ class Preprocess:
             raise InputError(
                 f"a picture of {width}x{height} pixels where the network takes {self.size}x{self.size}",
                 "The recipe says resize=none: pictures are used as they are.",
-                f"train with --set resize=short-side resize_to={self.size} (or squash, letterbox)",
+                f"train with --set resize=short-side --set resize_to={self.size} (or squash, letterbox)",
             )
 
     def normalise(self, batch: Tensor) -> Tensor:
@@ -232,7 +232,7 @@ def fit_preprocess(samples: Samples, recipe: Recipe) -> Preprocess:
         raise InputError(
             f"resize_to={side} is below input_size={size}",
             "The centre crop would be larger than the resized picture.",
-            f"use --set resize_to={size} or more",
+            f"Add --set resize_to={size}, or more.",
         )
     draft = Preprocess(channels, size, recipe.resize, side, recipe.interpolation, recipe.exif, zeros, ones)
     if recipe.mean == "none" and recipe.std == "none":
@@ -268,7 +268,7 @@ def _resolved(samples: Samples, recipe: Recipe) -> tuple[int, int]:
         raise InputError(
             f"{samples.name}: the pictures' sizes differ or are not square, and the recipe names no input_size",
             "A batch holds pictures of one size.",
-            "use --set resize=short-side resize_to=256 input_size=224 (or squash, letterbox)",
+            "Add --set resize=short-side --set resize_to=256 --set input_size=224 (or squash, letterbox).",
             [f"{width}x{height} pixels" for height, width in sizes],
         )
     return channels, size or sizes[0][0]
