@@ -227,6 +227,7 @@ def test_bad_pictures_stop_or_are_skipped(tmp_path: Path) -> None:
     assert [len(part) for part in data.splits.values()] == [5, 5, 5]
     assert "train/cat/0.png" not in data.train.ids
     assert "3 of 18 pictures can't be opened and were left out" in notes(data)
+    assert data.doubts == ("3 of 18 pictures can't be opened and were left out",)
     assert "val/dog/1.png' is truncated" in notes(data)
     for file in root.rglob("*.png"):
         file.write_bytes(b"")

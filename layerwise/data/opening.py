@@ -66,6 +66,7 @@ def open_data(
     scanned = scan_files(paths, options.rules, progress=progress)
     notes = list(data.notes)
     bad = [found.error for found in scanned if found.error]
+    left_out: tuple[str, ...] = ()
     if bad and (options.bad_images == "stop" or len(bad) == len(scanned)):
         raise InputError(
             f"{len(bad):,} of {len(scanned):,} pictures in {name_or_path!r} can't be opened",
@@ -74,17 +75,17 @@ def open_data(
             bad,
         )
     if bad:
-        notes.append(f"{len(bad):,} of {len(scanned):,} pictures can't be opened and were left out")
-        notes += bad
+        left_out = (f"{len(bad):,} of {len(scanned):,} pictures can't be opened and were left out",)
+        notes += [*left_out, *bad]
     notes += [
         f"{sum(1 for one in scanned if one.facts and one.facts.misnamed):,} files have the extension of another format"
     ] * any(one.facts and one.facts.misnamed for one in scanned)
     kept = _kept(splits, scanned)
     if "train" not in kept:
         raise InputError(f"no picture for training in {name_or_path!r} can be opened")
-    doubts = _leaks(splits, scanned)
-    notes += doubts
-    return DataSet(data.name, kept["train"], kept.get("val"), kept.get("test"), tuple(notes), data.licence, doubts)
+    leaks = _leaks(splits, scanned)
+    return DataSet(data.name, kept["train"], kept.get("val"), kept.get("test"), (*notes, *leaks), data.licence,
+                   (*left_out, *leaks))
 
 
 def find_layout(name_or_path: str) -> Layout:
