@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -26,7 +27,9 @@ def create(recipe: Recipe, out: Path | None) -> Path:
     Raises InputError where `out` exists and is not empty.
     """
     if out is not None:
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        if out.is_file():
+            raise InputError(f"{out}: is a file", "A run is a directory.", "Choose another name with --out.")
+        if out.exists() and any(out.iterdir()):
             raise InputError(
                 f"{out}: exists and is not empty",
                 "A run never writes over an earlier one.",
@@ -47,6 +50,15 @@ def create(recipe: Recipe, out: Path | None) -> Path:
         return directory
 
 
+def discard(run: Path) -> None:
+    """Takes a directory that `create` made away again, where it holds nothing but empty records."""
+    for name in (METRICS, SPEED):
+        if (run / name).is_file() and not (run / name).stat().st_size:
+            (run / name).unlink()
+    with contextlib.suppress(OSError):  # it is not empty: then it stays
+        run.rmdir()
+
+
 def read_recipe(run: Path) -> Recipe:
     """The recipe of a run. Raises InputError where `run` is not a run's directory."""
     path = run / RECIPE
@@ -65,7 +77,7 @@ def read_run(run: Path) -> dict[str, Any]:
     path = run / RUN
     try:
         record = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"{path}: missing", mend="Name a directory that layerwise train made.") from None
     except ValueError as error:
         raise InputError(f"{path}: not JSON ({error})") from None

@@ -20,7 +20,7 @@ from layerwise.data.colour import fit_colour
 from layerwise.data.loader import plain_batches, training_batches
 from layerwise.data.order import epoch_batches, epoch_order
 from layerwise.data.preprocess import fit_preprocess
-from layerwise.errors import InputError, Interrupted, MachineError
+from layerwise.errors import InputError, Interrupted, LayerwiseError, MachineError
 from layerwise.models.shapes import check_input
 from layerwise.randomness import derived_seed
 from layerwise.recipe import Recipe, check
@@ -30,7 +30,7 @@ from layerwise.training.average import Average
 from layerwise.training.failure import stop_before_step
 from layerwise.training.optimiser import clip_gradients, keep_frozen_statistics, set_rate, unfreeze
 from layerwise.training.preparation import RunOptions, banner, open_split, record_of, say
-from layerwise.training.resumption import branch, differences
+from layerwise.training.resumption import branched, differences, write_branch
 from layerwise.training.state import Training, assemble, checkpoint_size, note, read_input, restore, save, write_input
 
 LINES_PER_EPOCH = 10
@@ -54,10 +54,14 @@ def train(recipe: Recipe, options: RunOptions = RunOptions()) -> Path:  # noqa: 
     colour = fit_colour(data.train, preprocess) if recipe.colour == "pca" else None
 
     run = rundir.create(recipe, options.out)
-    training = assemble(run, recipe, data, preprocess, colour)
-    checkpoint.require_space(run, 2 * checkpoint_size(training))
-    if source:
-        report = transfer.start_from(training.model, data.train.class_names, source)
+    try:
+        training = assemble(run, recipe, data, preprocess, colour)
+        checkpoint.require_space(run, 2 * checkpoint_size(training))
+        report = transfer.start_from(training.model, data.train.class_names, source) if source else None
+    except LayerwiseError:
+        rundir.discard(run)
+        raise
+    if report:
         if training.average:
             training.average = Average(training.model, recipe.ema)
         for line in report.lines():
@@ -81,12 +85,15 @@ def resume(run: Path, options: RunOptions = RunOptions()) -> Path:  # noqa: B008
         say(options, f"skipped a damaged checkpoint: {problem}")
     if record["state"] == "finished" and not options.settings:
         raise InputError(f"{run}: finished after {recipe.duration:g} {recipe.unit}",
-                         mend=f"To train on: layerwise resume {run} --set duration={2 * recipe.duration:g}")
+                         mend=f"To train on: layerwise resume {run} --extend {recipe.duration:g}")
+    started = recipe
     if options.settings:
-        recipe = branch(run, recipe, record, options.settings, generation)
+        recipe = branched(run, started, record, options.settings, generation)
     preprocess, colour = read_input(run)
     data = open_split(recipe, options)
     changes = differences(recipe, record, data, options)
+    if options.settings:  # nothing of the run was changed before here
+        write_branch(run, started, recipe, generation)
     training = assemble(run, recipe, data, preprocess, colour)
     if generation is not None:
         restore(training, generation)

@@ -233,7 +233,7 @@ def test_layers_thaw_when_the_recipe_says(tmp_path: Path) -> None:
 
 def test_a_finished_run_says_how_to_train_on(tmp_path: Path) -> None:
     done = run(tmp_path / "run")
-    with pytest.raises(InputError, match=r"finished after 3 iterations\nTo train on: .*--set duration=6"):
+    with pytest.raises(InputError, match=r"finished after 3 iterations\nTo train on: .*--extend 3"):
         train.resume(done)
     train.resume(done, RunOptions(quiet=True, settings=("duration=5",)))
     assert rundir.read_recipe(done).duration == 5
@@ -267,6 +267,7 @@ def test_changed_data_is_refused_and_another_machine_is_said(tmp_path: Path) -> 
     rundir.update_run(done, changes)
     with pytest.raises(InputError, match="the data changed since the run began"):
         train.resume(done, RunOptions(quiet=True, settings=("duration=4",)))
+    assert (rundir.read_recipe(done).duration, rundir.read_run(done)["branches"]) == (3, [])  # refused: nothing written
     train.resume(done, RunOptions(quiet=True, settings=("duration=4",), accept_data_change=True))
     notes = "\n".join(rundir.read_run(done)["notes"])
     assert "not bit-exact: cpu was another" in notes
@@ -311,3 +312,10 @@ def test_a_rare_class_makes_macro_f1_choose(tmp_path: Path) -> None:
         found = state.task.evaluate(state.model.eval(), batches)
     assert state.position.best_score == pytest.approx(1 - found["macro_f1"])
     assert state.position.best_score != pytest.approx(found["error"])
+
+
+def test_what_does_not_fit_leaves_no_directory(tmp_path: Path) -> None:
+    first = run(tmp_path / "first")
+    with pytest.raises(InputError, match="does not fit"):
+        run(tmp_path / "second", f"start_from={first}", "network=resnet32")
+    assert not (tmp_path / "second").exists()

@@ -62,7 +62,7 @@ def report(run: Path, out: Path | None = None) -> Path:
     except OSError as error:
         scratch.unlink(missing_ok=True)
         raise MachineError(f"{str(target)!r} can't be written: {error.strerror}", "The report was not saved.",
-                           "Free space, or give another file with --out.") from error
+                           "Free some space, or make the directory writable.") from error
     return target
 
 

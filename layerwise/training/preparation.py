@@ -64,7 +64,7 @@ def record_of(training: Training, data: DataSet, doubts: list[str]) -> dict[str,
                  "notes": list(data.notes)},
         "model": {"name": recipe.network, "parameters": counted.parameters, "multiply_adds": counted.multiply_adds,
                   "input": [preprocess.channels, preprocess.size, preprocess.size]},
-        "branches": [], "notes": list(doubts),
+        "branches": [], "notes": [*doubts, *data.doubts],
     }
 
 
@@ -91,6 +91,8 @@ def banner(training: Training) -> list[str]:
         f"{recipe.device}, {recipe.threads} threads, {recipe.precision}, {recipe.memory_format}, seed {recipe.seed}, "
         f"{'deterministic' if recipe.deterministic else 'not deterministic'}; recipe {recipe.hash[:12]}",
     ]
+    if recipe.batch_size > len(training.train):
+        lines.append(f"{len(training.train)} pictures are fewer than the global batch: each batch holds all of them")
     counts = class_counts(training.train)
     if training.imbalanced or recipe.balance != "none":
         rates = draw_rates(training.train, recipe)

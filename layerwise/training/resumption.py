@@ -37,26 +37,35 @@ def differences(recipe: Recipe, record: dict[str, Any], data: DataSet, options: 
     return notes
 
 
-def branch(run: Path, recipe: Recipe, record: dict[str, Any], settings: tuple[str, ...],
-            generation: checkpoint.Generation | None) -> Recipe:
-    """Changes fields of a run's recipe from here on: written down as a branch, the recipe before it kept beside."""
-    branched = hardware.resolve(changed(recipe, settings))
-    before, after = json.loads(recipe.to_json()), json.loads(branched.to_json())
-    moved = {name: [before[name], after[name]] for name in after if before[name] != after[name]}
+def branched(run: Path, recipe: Recipe, record: dict[str, Any], settings: tuple[str, ...],
+             generation: checkpoint.Generation | None) -> Recipe:
+    """A run's recipe with fields changed from here on; nothing is written. Raises InputError for what can't change."""
+    found = hardware.resolve(changed(recipe, settings))
+    moved = _moved(recipe, found)
     refused = [f"{name}: {old!r} to {new!r}" for name, (old, new) in moved.items() if name in IMPOSSIBLE]
     if refused:
         raise InputError(f"{run}: these fields can't change within a run", "The checkpoint would not fit.",
                          "Start a new run with them.", refused)
-    check(branched)
-    _require_something_left(run, branched, record, generation)
+    check(found)
+    _require_something_left(run, found, record, generation)
+    return found
+
+
+def write_branch(run: Path, before: Recipe, after: Recipe, generation: checkpoint.Generation | None) -> None:
+    """Writes the change of a run's recipe down as a branch; the recipe before it is kept beside."""
+    moved = _moved(before, after)
     samples = generation.state["position"]["samples"] if generation else 0
-    branches = [*record["branches"], {"samples": samples, "changed": moved}]
-    checkpoint.replace_durably(run / f"recipe-before-branch-{len(branches)}.json", recipe.to_json().encode())
-    checkpoint.replace_durably(run / rundir.RECIPE, branched.to_json().encode())
+    branches = [*rundir.read_run(run)["branches"], {"samples": samples, "changed": moved}]
+    checkpoint.replace_durably(run / f"recipe-before-branch-{len(branches)}.json", before.to_json().encode())
+    checkpoint.replace_durably(run / rundir.RECIPE, after.to_json().encode())
     rundir.update_run(run, {"branches": branches})
     rundir.add_notes(run, *(f"branch at {samples} samples: {name} {old!r} to {new!r}"
                             for name, (old, new) in moved.items()))
-    return branched
+
+
+def _moved(before: Recipe, after: Recipe) -> dict[str, list[Any]]:
+    old, new = json.loads(before.to_json()), json.loads(after.to_json())
+    return {name: [old[name], new[name]] for name in new if old[name] != new[name]}
 
 
 def _require_something_left(run: Path, recipe: Recipe, record: dict[str, Any],
