@@ -112,7 +112,7 @@ def confusion_matrix(counts: NDArray[np.int64], names: Sequence[str], label: str
     cell = 42 if classes <= 12 else 30 if classes <= 20 else 24
     shown = [short(name, 16) for name in names]
     longest = max(len(name) for name in shown)
-    margin = max(52, 26 + int(7.2 * longest))
+    margin = max(56, 32 + int(7.2 * longest))
     side = cell * classes
     with _figure((side + margin + 12, side + margin + 12), 12 if cell > 40 else 10, None) as figure:
         width = side + margin + 12
@@ -135,6 +135,7 @@ def confusion_matrix(counts: NDArray[np.int64], names: Sequence[str], label: str
         axes.set_yticks(range(classes), shown)
         axes.tick_params(length=0, labelcolor=INK, labeltop=True, labelbottom=False)
         axes.xaxis.set_label_position("top")
+        axes.xaxis.labelpad = axes.yaxis.labelpad = 9
         axes.spines[:].set_visible(False)
         return _svg(figure, label)
 
