@@ -26,8 +26,11 @@ SYNONYMS = {
 }  # fmt: skip
 
 
-def _field(doc: str, *choices: object, **limits: float) -> Any:
-    """A field with its description (and unit), its choices, or its limits: above, least, below, most."""
+def _field(doc: str, *choices: object, **limits: object) -> Any:
+    """A field with its description (and unit), its choices, or its limits: above, least, below, most.
+
+    `formerly` is what recipes did before the field existed: such a recipe still reads, with the same hash.
+    """
     return dataclasses.field(metadata={"doc": doc, "choices": choices, **limits})
 
 
@@ -73,7 +76,9 @@ class Recipe:
         "none; pad: pad and crop; resized: random area and shape; scale: shorter side in scale_range, then crop",
         "none", "pad", "resized", "scale",
     )  # fmt: skip
-    pad: int = _field("border before the crop, in pixels, of the mean colour (the papers' zeros)", least=0)
+    pad: int = _field("border before the crop, in pixels, of the colour pad_with", least=0)
+    pad_with: str = _field("colour of the border: the mean of the training pictures (the papers' zeros), or black",
+                           "mean", "black", formerly="mean")  # fmt: skip
     flip: bool = _field("mirror half of the pictures left to right")
     crop_area_min: float = _field("smallest part of the picture's area in crop=resized", above=0, most=1)
     scale_range: tuple[int, int] = _field("shortest and longest shorter side in crop=scale, in pixels", least=1)
@@ -110,6 +115,10 @@ class Recipe:
     epsilon: float = _field("added to the denominator by adagrad, adadelta, rmsprop, adam and adamw", above=0)
     weight_decay: float = _field("factor of the weight decay", least=0)
     weight_decay_on: str = _field("weights: of convolution and fc layers; all: all parameters", "weights", "all")
+    loss: str = _field("what is minimised, for each picture", "cross-entropy", "squared-error", "hinge",
+                       "squared-hinge", formerly="cross-entropy")  # fmt: skip
+    auxiliary_weight: float = _field("weight of each auxiliary head's loss; 0: these heads are not trained",
+                                     least=0, formerly=0.0)  # fmt: skip
     label_smoothing: float = _field("part of the target that is spread over all classes", least=0, below=1)
     ema: float = _field("decay per step of the averaged weights; 0: none", least=0, below=1)
     clip_norm: float = _field("largest norm of the gradient; 0: not clipped", least=0)
@@ -120,6 +129,8 @@ class Recipe:
     device: str = _field("auto, cpu, cuda, cuda:N or mps")
     precision: str = _field("arithmetic of the network", "auto", "fp32", "bf16")
     memory_format: str = _field("order of the tensors in memory", "auto", "contiguous", "channels-last")
+    recompute: str = _field("blocks: activations inside a block are computed again in the backward pass, for memory",
+                            "none", "blocks", formerly="none")  # fmt: skip
     compile: str = _field("whether the network is compiled", "auto", "yes", "no")
     threads: int = _field("threads of the arithmetic; 0: chosen", least=0)
     deterministic: bool = _field("the same bits on every run on the same machine")
@@ -141,8 +152,14 @@ class Recipe:
 
     @property
     def hash(self) -> str:
-        """SHA-256 (hexadecimal) of the canonical JSON: names sorted, no spaces, ASCII."""
-        canonical = json.dumps(dataclasses.asdict(self), sort_keys=True, separators=(",", ":"), allow_nan=False)
+        """SHA-256 (hexadecimal) of the canonical JSON: names sorted, no spaces, ASCII.
+
+        A field that came later is left out where it says what recipes did before it: their hashes stay what they were.
+        """
+        later = former_values()
+        told = {name: value for name, value in dataclasses.asdict(self).items()
+                if name not in later or value != later[name]}
+        canonical = json.dumps(told, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(canonical.encode("ascii")).hexdigest()
 
     @staticmethod
@@ -159,8 +176,8 @@ class Recipe:
         known = field_types()
         problems = [f"{name}: given twice" for name in twice]
         problems += [f"{name}: unknown field{_alike(name)}" for name in found if name not in known]
-        problems += [f"{name}: missing" for name in known if name not in found]
-        read = {}
+        problems += [f"{name}: missing" for name in known if name not in found and name not in former_values()]
+        read = dict(former_values())
         for name in known.keys() & found.keys():
             try:
                 read[name] = values.convert(known[name], found[name])
@@ -175,6 +192,13 @@ class Recipe:
 def field_types() -> Mapping[str, Any]:
     """The name and type of each field, in order."""
     return get_type_hints(Recipe)
+
+
+@functools.cache
+def former_values() -> Mapping[str, Any]:
+    """The fields that came after the first recipes were written, and what those recipes did."""
+    return {field.name: field.metadata["formerly"] for field in dataclasses.fields(Recipe)
+            if "formerly" in field.metadata}
 
 
 @dataclass(frozen=True)

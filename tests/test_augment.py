@@ -67,6 +67,23 @@ def test_the_border_is_about_zero_after_normalisation() -> None:
     assert preprocess.normalise(torch.from_numpy(border)).abs().max() < 0.5 / 255 / preprocess.std.min() + 1e-6
 
 
+def test_the_border_is_black_where_the_recipe_says_so() -> None:
+    samples = in_memory(4)
+    assert samples.images is not None
+    white = np.full_like(samples.images, 255)
+    corners = {}
+    for colour in ("mean", "black"):
+        chosen = recipe(crop="pad", pad=3, pad_with=colour)
+        preprocess = fit_preprocess(samples, chosen)
+        found = augment_batch(white, Draws(np.zeros((4, 2)), np.zeros(4, bool)), chosen, preprocess)
+        corners[colour] = found[:, 0, 0]
+        assert np.array_equal(found[0], augment_picture(white[0], Draws(np.zeros((4, 2)), np.zeros(4, bool)), 0,
+                                                        chosen, preprocess))
+    assert not corners["black"].any()
+    assert (corners["mean"] == preprocess.pad_colour).all()
+    assert corners["mean"].any()
+
+
 @pytest.mark.parametrize("crop", ["none", "pad"])
 @pytest.mark.parametrize("channels", [(1, 1), (1, 3), (3, 1), (3, 3)])
 def test_whole_batches_equal_single_pictures(crop: str, channels: tuple[int, int]) -> None:

@@ -12,54 +12,15 @@ import torch.nn.functional as F
 from torch import nn
 
 from layerwise.errors import InputError
-from layerwise.models import build, names, published_input
+from layerwise.models import build, for_small_pictures, names, paper, published_input, reported, resnet
+from layerwise.models.network import FLOWS, SupervisedNetwork
 from layerwise.models.shapes import Cost, cost
-
-# name: learnable parameters, multiply-adds of convolutions and fully connected layers for one picture
-COUNTS = {
-    "resnet18": (11_689_512, 1_814_073_344),
-    "resnet34": (21_797_672, 3_663_761_408),
-    "resnet50": (25_557_032, 3_857_973_248),
-    "resnet101": (44_549_160, 7_570_194_432),
-    "resnet152": (60_192_808, 11_282_415_616),
-    "plain18": (11_515_688, 1_794_805_760),
-    "plain34": (21_623_848, 3_644_493_824),
-    "resnet18_a": (11_515_688, 1_794_805_760),
-    "resnet34_a": (21_623_848, 3_644_493_824),
-    "resnet18_c": (12_043_816, 1_878_298_624),
-    "resnet34_c": (22_716_840, 3_830_747_136),
-    "resnet50_v1_5": (25_557_032, 4_089_184_256),
-    "resnet101_v1_5": (44_549_160, 7_801_405_440),
-    "resnet152_v1_5": (60_192_808, 11_513_626_624),
-    "resnet20": (269_722, 40_551_040),
-    "resnet32": (464_154, 68_862_592),
-    "resnet44": (658_586, 97_174_144),
-    "resnet56": (853_018, 125_485_696),
-    "resnet110": (1_727_962, 252_887_680),
-    "resnet1202": (19_421_274, 2_829_238_912),
-    "plain20": (269_722, 40_551_040),
-    "plain32": (464_154, 68_862_592),
-    "plain44": (658_586, 97_174_144),
-    "plain56": (853_018, 125_485_696),
-    "plain110": (1_727_962, 252_887_680),
-    "resnet20_one_layer": (269_722, 40_551_040),
-    "resnet20_three_layer": (269_722, 40_551_040),
-    "alexnet": (60_965_224, 724_406_816),
-    "alexnet_one_gpu": (40_702_632, 335_259_920),
-    "alexnet_one_tower": (61_100_840, 714_188_480),
-    "lenet1989": (9_760, 63_660),
-    "lenet1990": (2_578, 91_520),
-    "lenet5": (60_806, 326_520),
-    "lenet5_1998": (60_000, 325_680),
-}
-IMAGENET = [name for name in COUNTS if published_input(name)[1] == 224 and "net" in name and "alex" not in name]
-IMAGENET += ["plain18", "plain34"]
-CIFAR = [name for name in COUNTS if published_input(name)[1:] == (32, 32) and not name.startswith("lenet")]
+from tests.model_counts import COUNTS
 
 
 def small_side(name: str) -> int:
-    """A small picture that still goes through: the residual networks take any, the others their own."""
-    return 33 if name in IMAGENET else 8 if name in CIFAR else published_input(name)[1]
+    """A small picture that still goes through."""
+    return COUNTS[name][2]
 
 
 def pictures(name: str, count: int, seed: int = 0) -> torch.Tensor:
@@ -100,13 +61,22 @@ def network(request):
 
 def test_the_table_has_every_name():
     assert sorted(names()) == sorted(COUNTS)
-    assert set(IMAGENET) | set(CIFAR) | {name for name in COUNTS if name.startswith(("alex", "le"))} == set(COUNTS)
+    assert len(names()) == len(set(names()))
+
+
+def test_every_name_has_its_paper_and_input():
+    for name in names():
+        assert paper(name).flow in FLOWS
+        assert 1980 < paper(name).year < 2020
+        assert len(published_input(name)) == 3
+        assert all(0 < one.error < 100 for one in reported(name))
+        assert (for_small_pictures(name) or name) in names()
 
 
 @pytest.mark.parametrize("name", COUNTS)
 def test_counts(name):
     counted = walked(name)
-    assert (counted.parameters, counted.multiply_adds) == COUNTS[name]
+    assert (counted.parameters, counted.multiply_adds) == COUNTS[name][:2]
     assert sum(row.parameters for row in counted.rows) == counted.parameters
 
 
@@ -121,7 +91,11 @@ def test_a_batch_of_one(network):
 def test_every_parameter_has_a_gradient(network):
     name = network.architecture["name"]
     network.train().zero_grad()
-    F.cross_entropy(network(pictures(name, 2)), torch.tensor([0, 2])).backward()
+    answers = [network(pictures(name, 2))]
+    if isinstance(network, SupervisedNetwork):
+        logits, auxiliary = network.with_auxiliary(pictures(name, 2))
+        answers = [logits, *auxiliary.values()]
+    torch.stack([F.cross_entropy(answer, torch.tensor([0, 2])) for answer in answers]).sum().backward()
     without = [
         key
         for key, p in network.named_parameters()
@@ -129,6 +103,22 @@ def test_every_parameter_has_a_gradient(network):
     ]
     network.zero_grad(set_to_none=True)
     assert without == []
+
+
+def test_every_layer_without_children_is_used_once(network):
+    used = dict.fromkeys((key for key, layer in network.named_modules() if not list(layer.children())), 0)
+    handles = []
+    for key in used:
+
+        def count(layer, inputs, output, key=key):
+            used[key] += 1
+
+        handles.append(network.get_submodule(key).register_forward_hook(count))
+    with torch.no_grad():
+        network.eval()(pictures(network.architecture["name"], 1))
+    for handle in handles:
+        handle.remove()
+    assert {key: times for key, times in used.items() if times != 1 and not key.startswith("auxiliary.")} == {}
 
 
 def test_state_round_trip_into_a_network_rebuilt_from_its_architecture(network):
@@ -160,7 +150,7 @@ def test_channels_and_classes_are_arguments(name):
         assert model(torch.empty(2, channels + 1, side, side)).shape == (2, 7)
 
 
-@pytest.mark.parametrize("name", IMAGENET)
+@pytest.mark.parametrize("name", resnet.IMAGENET)
 def test_stages_of_table_1(name):
     expansion = 4 if re.search("50|101|152", name) else 1
     widths = {"conv1": 64} | {f"conv{i}_x": 64 * 2 ** (i - 2) * expansion for i in range(2, 6)}
@@ -168,14 +158,14 @@ def test_stages_of_table_1(name):
     assert stages(name) == {stage: (width, sides[stage], sides[stage]) for stage, width in widths.items()}
 
 
-@pytest.mark.parametrize("name", CIFAR)
+@pytest.mark.parametrize("name", resnet.CIFAR)
 def test_stages_of_section_4_2(name):
     expected = {"conv1": (16, 32, 32), "conv2_x": (16, 32, 32), "conv3_x": (32, 16, 16), "conv4_x": (64, 8, 8)}
     assert stages(name) == expected
 
 
 def test_depth_is_in_the_name():
-    for name in (*IMAGENET, *CIFAR):
+    for name in (*resnet.IMAGENET, *resnet.CIFAR):
         layers = [row for row in walked(name).rows if row.kind in ("Conv2d", "Linear") and "shortcut" not in row.name]
         assert len(layers) == int(re.findall(r"\d+", name)[0])
 

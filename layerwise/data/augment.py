@@ -1,8 +1,8 @@
 """Augmentation of training pictures. Every draw is a pure function of (seed, epoch, sample, stage).
 
-Geometry is done in uint8 before normalisation, colour and mixup in float32 after it. The borders of pad-and-crop have
-the training set's mean colour rounded to uint8, which normalisation brings to about 0: the papers pad with zeros after
-the mean is subtracted. (A per-pixel mean is subtracted after the crop, in the crop's own coordinates.)
+Geometry is done in uint8 before normalisation, colour and mixup in float32 after it. With pad_with=mean the borders of
+pad-and-crop have the training set's mean colour rounded to uint8, which normalisation brings to about 0: the papers pad
+with zeros after the mean is subtracted. (A per-pixel mean is subtracted after the crop, in the crop's own coordinates.)
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def augment_batch(
     """Augments pictures of one size as a whole: (N, H, W, C) -> (N, size, size, channels); see `whole_batches`."""
     placed = preprocess.place_batch(images)
     if recipe.crop == "pad":
-        return pad_and_crop(placed, draws, recipe.pad, preprocess.pad_colour)
+        return pad_and_crop(placed, draws, recipe.pad, border(recipe, preprocess))
     flipped = placed.copy()
     flipped[draws.flip] = placed[draws.flip, :, ::-1]
     return flipped
@@ -102,7 +102,7 @@ def augment_picture(
         image = preprocess.place(image)
         if recipe.crop == "pad":
             alone = Draws(numbers[None], draws.flip[position : position + 1])
-            cropped = pad_and_crop(image[None], alone, recipe.pad, preprocess.pad_colour)
+            cropped = pad_and_crop(image[None], alone, recipe.pad, border(recipe, preprocess))
             return np.asarray(cropped[0])
     else:
         if image.shape[2] > preprocess.channels:
@@ -120,6 +120,12 @@ def augment_picture(
             image = image[top : top + size, left : left + size]
         image = resize.to_channels(image, preprocess.channels)
     return np.ascontiguousarray(image[:, ::-1] if draws.flip[position] else image)
+
+
+def border(recipe: Recipe, preprocess: Preprocess) -> NDArray[np.uint8]:
+    """The colour of pad-and-crop's border, (C,): black lets pictures on a black ground go on without an edge."""
+    colour = preprocess.pad_colour
+    return np.zeros_like(colour) if recipe.pad_with == "black" else colour
 
 
 def pad_and_crop(

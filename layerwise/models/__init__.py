@@ -1,4 +1,4 @@
-"""The networks by name: `names`, `build`, `published_input`."""
+"""The networks by name: `names`, `build`, `published_input`, `paper`, `reported`, `for_small_pictures`."""
 
 from __future__ import annotations
 
@@ -7,11 +7,18 @@ from collections.abc import Callable
 
 from layerwise.errors import InputError, nearest
 from layerwise.models import alexnet, lenet, resnet
-from layerwise.models.network import Network
+from layerwise.models.network import Network, Paper, Reported
 
-_FAMILIES = (resnet, alexnet, lenet)
+_FAMILIES = (
+    lenet,
+    alexnet,
+    resnet,
+)
 _VARIANTS: dict[str, Callable[..., Network]] = {k: v for family in _FAMILIES for k, v in family.VARIANTS.items()}
 _INPUTS: dict[str, tuple[int, int, int]] = {k: v for family in _FAMILIES for k, v in family.INPUTS.items()}
+_PAPERS: dict[str, Paper] = {k: v for family in _FAMILIES for k, v in family.PAPERS.items()}
+_REPORTED: dict[str, tuple[Reported, ...]] = {k: v for family in _FAMILIES for k, v in family.REPORTED.items()}
+_SMALL: dict[str, str] = {k: v for family in _FAMILIES for k, v in family.FOR_SMALL_PICTURES.items()}
 
 
 def names() -> tuple[str, ...]:
@@ -23,6 +30,23 @@ def published_input(name: str) -> tuple[int, int, int]:
     """The input of the paper, (C, H, W). Raises InputError for an unknown name."""
     _known(name)
     return _INPUTS[name]
+
+
+def paper(name: str) -> Paper:
+    """The paper that a network is from. Raises InputError for an unknown name."""
+    _known(name)
+    return _PAPERS[name]
+
+
+def reported(name: str) -> tuple[Reported, ...]:
+    """The error rates that the paper reports for a network, often none. Raises InputError for an unknown name."""
+    _known(name)
+    return _REPORTED.get(name, ())
+
+
+def for_small_pictures(name: str) -> str | None:
+    """The network for 32x32 pictures that is nearest to one made for large ones; None where there is none."""
+    return _SMALL.get(name)
 
 
 def build(name: str, num_classes: int | None = None, in_channels: int | None = None, **arguments: object) -> Network:
@@ -82,5 +106,8 @@ def _problem(value: object, default: object) -> str | None:
     if isinstance(default, int):
         is_count = isinstance(value, int) and not isinstance(value, bool) and value >= 1
         return None if is_count else "expected a whole number of at least 1"
-    is_part = isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if isinstance(default, float) and default >= 1:  # a multiplier
+        return None if is_number and 0 < value <= 100 else "expected a number above 0"  # type: ignore[operator]
+    is_part = is_number and 0 <= value < 1  # type: ignore[operator]
     return None if is_part else "expected a number from 0 up to, but not including, 1"

@@ -18,7 +18,7 @@ from functools import partial
 from torch import nn
 
 from layerwise.layers.response_norm import ResponseNorm
-from layerwise.models.network import Network
+from layerwise.models.network import Network, Paper, Reported
 
 Widths = tuple[int, int, int, int, int]
 
@@ -91,3 +91,18 @@ VARIANTS: dict[str, Callable[..., Network]] = {
     "alexnet_one_tower": partial(AlexNet, (64, 192, 384, 256, 256), 1, nn.Identity, 2),
 }
 INPUTS = {"alexnet": (3, 227, 227), "alexnet_one_gpu": (3, 227, 227), "alexnet_one_tower": (3, 224, 224)}
+FOR_SMALL_PICTURES: dict[str, str] = {}
+IMAGENET_2012 = Paper(
+    "Krizhevsky et al.", 2012, "ImageNet classification with deep convolutional neural networks", "chain"
+)
+PAPERS = dict.fromkeys(VARIANTS, IMAGENET_2012) | {
+    "alexnet_one_tower": Paper(
+        "Krizhevsky", 2014, "One weird trick for parallelizing convolutional neural networks", "chain"
+    ),
+}
+REPORTED = {
+    "alexnet": (
+        Reported(40.7, "top-1, 10 crops", "ImageNet val", "table 2"),
+        Reported(18.2, "top-5, 10 crops", "ImageNet val", "table 2"),
+    ),
+}

@@ -25,7 +25,7 @@ from layerwise.layers.initialise import normal_by_inputs, uniform_by_inputs
 from layerwise.layers.partial import PartialConv2d
 from layerwise.layers.squash import ScaledTanh
 from layerwise.layers.subsampling import Subsampling
-from layerwise.models.network import Network, named
+from layerwise.models.network import Network, Paper, Reported, named
 
 TABLE_1989 = ((0, 1, 2, 3, 4, 5, 6, 7),) * 4 + ((4, 5, 6, 7, 8, 9, 10, 11),) * 4 + ((0, 1, 2, 3, 8, 9, 10, 11),) * 4
 TABLE_1990 = ((0,), (0, 1), (0, 1), (1,), (0, 1), (0, 1), (2,), (2, 3), (2, 3), (3,), (2, 3), (2, 3))
@@ -162,3 +162,19 @@ VARIANTS: dict[str, Callable[..., Network]] = {
     "lenet5_1998": lenet5_1998,
 }
 INPUTS = {"lenet1989": (1, 16, 16), "lenet1990": (1, 28, 28), "lenet5": (1, 32, 32), "lenet5_1998": (1, 32, 32)}
+FOR_SMALL_PICTURES: dict[str, str] = {}
+LECUN_1998 = Paper("LeCun et al.", 1998, "Gradient-based learning applied to document recognition", "chain")
+PAPERS = {
+    "lenet1989": Paper(
+        "LeCun et al.", 1989, "Backpropagation applied to handwritten zip code recognition", "chain"
+    ),
+    "lenet1990": Paper(
+        "LeCun et al.", 1990, "Handwritten digit recognition with a back-propagation network", "chain"
+    ),
+    "lenet5": LECUN_1998,
+    "lenet5_1998": LECUN_1998,
+}
+REPORTED = {
+    "lenet1989": (Reported(5.0, "top-1", "US zip codes, test", "section 5"),),
+    "lenet5_1998": (Reported(0.95, "top-1", "MNIST test", "section III-C"),),
+}

@@ -1,12 +1,46 @@
-"""What every classifier is: `features`, whose children carry the paper's names, then `head`."""
+"""What every classifier is: `features`, whose children carry the paper's names, then `head`; and its paper."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
+
+FLOWS = {
+    "chain": "one layer after the other",
+    "branches": "parallel branches, concatenated",
+    "sum": "a shortcut is added",
+    "gates": "a shortcut is mixed in by learned gates",
+    "concatenation": "each layer sees all maps before it",
+    "cells": "searched cells that see the two cells before them",
+}
+
+
+@dataclass(frozen=True)
+class Paper:
+    """Where a network comes from: authors and year as cited, title, kind of flow (a key of FLOWS)."""
+
+    authors: str
+    year: int
+    title: str
+    flow: str
+
+    def __str__(self) -> str:
+        return f"{self.authors} {self.year}"
+
+
+@dataclass(frozen=True)
+class Reported:
+    """An error rate that the paper reports for a network: `error` in percent, of `measure` ("top-5, 10 crops") on
+    `data` ("ImageNet val"), printed at `where` ("table 3")."""
+
+    error: float
+    measure: str
+    data: str
+    where: str
 
 
 def named(layers: Mapping[str, nn.Module]) -> nn.Sequential:
@@ -32,3 +66,33 @@ class Network(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         logits: Tensor = self.head(self.features(images))
         return logits
+
+
+class SupervisedNetwork(Network):
+    """A network with auxiliary heads in its middle: `auxiliary[stage]` takes the map after `features.stage`.
+
+    `forward` leaves them out. They are trained with the recipe's auxiliary_weight and not used afterwards, so what the
+    network costs is counted without them.
+    """
+
+    def __init__(
+        self, features: Mapping[str, nn.Module], head: Mapping[str, nn.Module], auxiliary: Mapping[str, nn.Module]
+    ) -> None:
+        super().__init__(features, head)
+        unknown = sorted(auxiliary.keys() - features.keys())
+        assert not unknown, f"auxiliary heads after stages that do not exist: {unknown}"
+        self.auxiliary = nn.ModuleDict(auxiliary)
+
+    def with_auxiliary(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The logits, and those of each auxiliary head by the stage it follows: all (N, num_classes)."""
+        maps, answers = images, {}
+        for stage, layers in self.features.named_children():
+            maps = layers(maps)
+            if stage in self.auxiliary:
+                answers[stage] = self.auxiliary[stage](maps)
+        return self.head(maps), answers
+
+
+def own_parameters(network: nn.Module) -> int:
+    """The number of learnable parameters, those of auxiliary heads left out."""
+    return sum(p.numel() for name, p in network.named_parameters() if not name.startswith("auxiliary."))

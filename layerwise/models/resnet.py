@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from layerwise.errors import InputError
 from layerwise.layers.initialise import he_normal
-from layerwise.models.network import Network, named
+from layerwise.models.network import Network, Paper, Reported, named
 
 Shortcut = Callable[[int, int, int], nn.Module]
 
@@ -313,4 +313,35 @@ FOR_SMALL_PICTURES = {
     **dict.fromkeys(("resnet50", "resnet50_v1_5"), "resnet56"),
     **dict.fromkeys(("resnet101", "resnet101_v1_5", "resnet152", "resnet152_v1_5"), "resnet110"),
     **{"plain18": "plain20", "plain34": "plain32"},
+}
+HE_2015 = partial(Paper, "He et al.", 2015, "Deep residual learning for image recognition")
+PAPERS = {name: HE_2015("chain" if name.startswith("plain") else "sum") for name in VARIANTS}
+
+
+def _imagenet(top1: float, top5: float | None, table: int) -> tuple[Reported, ...]:
+    measured = (("top-1", top1), ("top-5", top5))
+    return tuple(Reported(error, f"{measure}, 10 crops", "ImageNet val", f"table {table}")
+                 for measure, error in measured if error is not None)  # fmt: skip
+
+
+def _cifar(error: float) -> tuple[Reported, ...]:
+    return (Reported(error, "top-1", "CIFAR-10 test", "table 6"),)
+
+
+REPORTED = {
+    "plain18": _imagenet(27.94, None, 2),
+    "resnet18_a": _imagenet(27.88, None, 2),
+    "plain34": _imagenet(28.54, 10.02, 3),
+    "resnet34_a": _imagenet(25.03, 7.76, 3),
+    "resnet34": _imagenet(24.52, 7.46, 3),
+    "resnet34_c": _imagenet(24.19, 7.40, 3),
+    "resnet50": _imagenet(22.85, 6.71, 3),
+    "resnet101": _imagenet(21.75, 6.05, 3),
+    "resnet152": _imagenet(21.43, 5.71, 3),
+    "resnet20": _cifar(8.75),
+    "resnet32": _cifar(7.51),
+    "resnet44": _cifar(7.17),
+    "resnet56": _cifar(6.97),
+    "resnet110": _cifar(6.43),
+    "resnet1202": _cifar(7.93),
 }

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from layerwise.errors import InputError
 from layerwise.layers.partial import PartialConv2d
-from layerwise.models import build, published_input
-from layerwise.models.resnet import FOR_SMALL_PICTURES
+from layerwise.models import build, for_small_pictures, published_input
+from layerwise.models.network import own_parameters
 
 CONVOLUTIONS = (nn.Conv2d, PartialConv2d)
 WINDOWS = (*CONVOLUTIONS, nn.MaxPool2d, nn.AvgPool2d)
@@ -32,7 +32,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a network costs for one picture. Multiply-adds are those of convolutions and fully connected layers."""
+    """What a network costs for one picture, its auxiliary heads left out.
+
+    Multiply-adds are those of convolutions and fully connected layers.
+    """
 
     parameters: int
     multiply_adds: int
@@ -55,7 +58,7 @@ def cost(model: nn.Module | str, input_shape: tuple[int, int, int] | None = None
     network = _on_meta(model) if isinstance(model, str) else model
     shape = input_shape or _own_input(network)
     rows, _ = _walk(network, shape)
-    return Cost(sum(p.numel() for p in network.parameters()), sum(row.multiply_adds for row in rows), tuple(rows))
+    return Cost(own_parameters(network), sum(row.multiply_adds for row in rows), tuple(rows))
 
 
 def stage_shapes(model: nn.Module | str, input_shape: tuple[int, int, int] | None = None) -> dict[str, tuple[int, ...]]:
@@ -78,13 +81,14 @@ def check_input(name: str, in_channels: int, size: int, num_classes: int) -> lis
         raise _message(name, network, size, misfit) from None
     published = published_input(name)[1]
     layer, (_, side, _) = list(shapes.items())[-1]
-    if name not in FOR_SMALL_PICTURES or side > 2:
+    better = for_small_pictures(name)
+    if better is None or side > 2:
         return []
     first = next(stage for stage, shape in shapes.items() if shape[1] == side)
     usual = stage_shapes(network, (in_channels, published, published))[layer][1]
     return [
         f"input {size}x{size} is reduced to {side}x{side} by {first} ({usual}x{usual} by {layer} at the paper's "
-        f"{published}x{published}); the paper's network for small pictures is {FOR_SMALL_PICTURES[name]}"
+        f"{published}x{published}); the paper's network for small pictures is {better}"
     ]
 
 

@@ -92,6 +92,8 @@ def _data(recipe: Values) -> Iterator[str]:
         yield f"validation is {recipe['validation']:g}: expected a part below 1, or a whole number of pictures"
     if recipe["mixup"] and recipe["batch_size"] == 1:
         yield "mixup with batch_size=1: there is no second picture to mix with; raise batch_size, or set mixup=0"
+    if recipe["loss"] != "cross-entropy" and recipe["label_smoothing"]:
+        yield f"label_smoothing with loss={recipe['loss']}: its targets are not probabilities; set label_smoothing=0"
     if recipe["mixup"] and recipe["micro_batch"] == 1:
         yield "mixup with micro_batch=1: there is no second picture to mix with; raise micro_batch, or set mixup=0"
 
@@ -104,6 +106,8 @@ def _pictures(recipe: Values) -> Iterator[str]:
         yield f"resize_to={recipe['resize_to']} is smaller than the centre crop of input_size={size}"
     if crop == "pad" and not recipe["pad"]:
         yield "crop=pad with pad=0 moves nothing: set pad above 0, or crop=none"
+    if crop != "pad" and recipe["pad_with"] != "mean":
+        yield f"pad_with={recipe['pad_with']} would be ignored with crop={crop}: set crop=pad, or pad_with=mean"
     low, high = recipe["scale_range"]
     if low > high:
         yield f"scale_range={low},{high} is not ascending"

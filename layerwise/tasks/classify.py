@@ -1,23 +1,25 @@
-"""Classification: one label a picture, cross-entropy, and the error rate."""
+"""Classification: one label a picture, a loss on the logits, and the error rate."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from layerwise.evaluation.metrics import confusion_matrix, per_class
+from layerwise.models.network import SupervisedNetwork
+from layerwise.tasks.losses import OTHERS
 
 Batch = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Classify:
-    """Softmax cross-entropy over classes.
+    """A loss over classes, by default softmax cross-entropy; `kind` names another of tasks/losses.py.
 
     `label_smoothing` is epsilon of Szegedy et al. 2016, section 7; `class_weights` (C numbers of mean 1 over the
     training pictures, or none) weigh each picture's loss by its class.
@@ -32,16 +34,30 @@ class Classify:
         `batch`: `image` (N, C, H, W), `label` (N); mixed pictures (Zhang et al. 2018) also `label_b` (N) and
         `weight` (N), the part of the first label. Of mixed pictures no errors are counted: they have two labels.
         """
-        logits = model(batch["image"]).float()
+        auxiliary: dict[str, Tensor] = {}
+        if self.auxiliary_weight:
+            logits, auxiliary = cast(SupervisedNetwork, model).with_auxiliary(batch["image"])
+        else:
+            logits = model(batch["image"])
+        loss = self._loss(logits.float(), batch)
+        for answer in auxiliary.values():
+            loss = loss + self.auxiliary_weight * self._loss(answer.float(), batch)
+        if "label_b" in batch:
+            return {"loss": loss}
+        return {"loss": loss, "errors": (logits.argmax(1) != batch["label"]).sum()}
+
+    def _loss(self, logits: Tensor, batch: Batch) -> Tensor:
         losses = self._losses(logits, batch["label"])
         if "label_b" in batch:
             weight = batch["weight"]
             losses = weight * losses + (1 - weight) * self._losses(logits, batch["label_b"])
-            return {"loss": losses.mean()}
-        return {"loss": losses.mean(), "errors": (logits.argmax(1) != batch["label"]).sum()}
+        return losses.mean()
 
     def _losses(self, logits: Tensor, labels: Tensor) -> Tensor:
-        losses = cross_entropy(logits, labels, label_smoothing=self.label_smoothing, reduction="none")
+        if self.kind == "cross-entropy":
+            losses = cross_entropy(logits, labels, label_smoothing=self.label_smoothing, reduction="none")
+        else:
+            losses = OTHERS[self.kind](logits, labels)
         if self.class_weights:
             losses = losses * losses.new_tensor(self.class_weights)[labels]
         return losses

@@ -24,7 +24,7 @@ from layerwise.data.order import class_weights, epoch_batches, epoch_order
 from layerwise.data.preprocess import Preprocess
 from layerwise.data.source import DataSet, Samples
 from layerwise.errors import InputError
-from layerwise.models.network import Network
+from layerwise.models.network import Network, SupervisedNetwork
 from layerwise.models.resnet import zero_last_scales
 from layerwise.randomness import derived_seed
 from layerwise.recipe import Recipe
@@ -134,6 +134,7 @@ def assemble(run: Path, recipe: Recipe, data: DataSet, preprocess: Preprocess, c
     if recipe.zero_init_last_scale:
         zero_last_scales(model)
     model.to(device, memory_format=hardware.memory_format(recipe))  # type: ignore[call-overload]
+    _auxiliary(model, recipe)
     freeze(model, recipe)
     groups = parameter_groups(model, recipe)
     batches = len(epoch_batches(epoch_order(data.train, recipe, 0), recipe.batch_size))
@@ -146,7 +147,8 @@ def assemble(run: Path, recipe: Recipe, data: DataSet, preprocess: Preprocess, c
         val=data.val,
         preprocess=preprocess,
         colour=colour,
-        task=Classify(recipe.label_smoothing, () if weights is None else tuple(weights.tolist())),
+        task=Classify(recipe.label_smoothing, () if weights is None else tuple(weights.tolist()), recipe.loss,
+                      recipe.auxiliary_weight),
         model=model,
         forward=cast(nn.Module, torch.compile(model)) if recipe.compile == "yes" else model,
         optimiser=build_optimiser(groups, recipe),
@@ -158,6 +160,15 @@ def assemble(run: Path, recipe: Recipe, data: DataSet, preprocess: Preprocess, c
         metrics=rundir.Lines(run / rundir.METRICS),
         speed=rundir.Lines(run / rundir.SPEED),
     )
+
+
+def _auxiliary(model: Network, recipe: Recipe) -> None:
+    """Heads that the recipe does not train have no gradient; a weight for heads that do not exist is refused."""
+    if isinstance(model, SupervisedNetwork):
+        model.auxiliary.requires_grad_(recipe.auxiliary_weight > 0)
+    elif recipe.auxiliary_weight:
+        raise InputError(f"auxiliary_weight={recipe.auxiliary_weight:g}: {recipe.network} has no auxiliary heads",
+                         "Only networks such as googlenet or inception_v3 have them.", "Set auxiliary_weight=0.")
 
 
 def save(training: Training) -> None:
