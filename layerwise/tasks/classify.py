@@ -22,11 +22,14 @@ class Classify:
     """A loss over classes, by default softmax cross-entropy; `kind` names another of tasks/losses.py.
 
     `label_smoothing` is epsilon of Szegedy et al. 2016, section 7; `class_weights` (C numbers of mean 1 over the
-    training pictures, or none) weigh each picture's loss by its class.
+    training pictures, or none) weigh each picture's loss by its class. `auxiliary_weight` is the weight of each
+    auxiliary head's loss (0.3 in Szegedy et al. 2014, section 5); it needs a network that has such heads.
     """
 
     label_smoothing: float = 0.0
     class_weights: tuple[float, ...] = ()
+    kind: str = "cross-entropy"
+    auxiliary_weight: float = 0.0
 
     def loss(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         """The mean loss of a batch and the number of its errors.
