@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +13,7 @@ from layerwise.errors import InputError
 from layerwise.layers.partial import PartialConv2d
 from layerwise.models import build, for_small_pictures, published_input
 from layerwise.models.network import own_parameters
+from layerwise.models.receptive import Fields
 
 CONVOLUTIONS = (nn.Conv2d, PartialConv2d)
 WINDOWS = (*CONVOLUTIONS, nn.MaxPool2d, nn.AvgPool2d)
@@ -21,13 +22,18 @@ LARGEST = 4096  # pixels a side; no size beyond is tried
 
 @dataclass(frozen=True)
 class Row:
-    """One layer for one picture: output shape without the batch, learnable parameters, multiply-adds."""
+    """One layer for one picture: output shape without the batch, learnable parameters, multiply-adds.
+
+    `field` is the receptive field of a unit, (height, width, distance between two units' fields) in pixels, padding
+    included; None for what follows global pooling or flattening, and where it was not asked for.
+    """
 
     name: str
     kind: str
     output: tuple[int, ...]
     parameters: int
     multiply_adds: int
+    field: tuple[int, int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,11 @@ def cost(model: nn.Module | str, input_shape: tuple[int, int, int] | None = None
     shape = input_shape or _own_input(network)
     rows, _ = _walk(network, shape)
     return Cost(own_parameters(network), sum(row.multiply_adds for row in rows), tuple(rows))
+
+
+def traced(model: nn.Module, input_shape: tuple[int, int, int]) -> tuple[Row, ...]:
+    """The rows of `cost` with receptive fields, which take longer."""
+    return tuple(_walk(model, input_shape, Fields)[0])
 
 
 def stage_shapes(model: nn.Module | str, input_shape: tuple[int, int, int] | None = None) -> dict[str, tuple[int, ...]]:
@@ -137,11 +148,14 @@ def _fitting(network: nn.Module, published: int) -> tuple[int, int]:
     return edge(published, 0), highest
 
 
-def _walk(network: nn.Module, input_shape: tuple[int, int, int]) -> tuple[list[Row], dict[str, tuple[int, ...]]]:
+def _walk(
+    network: nn.Module, input_shape: tuple[int, int, int], trace: type[Fields] | None = None
+) -> tuple[list[Row], dict[str, tuple[int, ...]]]:
     """One row for each layer without children, in the order of the computation; the output shape of each stage.
 
     Raises MisfitError.
     """
+    fields: list[Fields] = []
     rows: list[Row] = []
     stages: dict[str, tuple[int, ...]] = {}
     reached: list[tuple[str, nn.Module, tuple[int, ...]]] = []
@@ -161,11 +175,13 @@ def _walk(network: nn.Module, input_shape: tuple[int, int, int]) -> tuple[list[R
             reached.append((name, layer, tuple(inputs[0].shape[1:])))
 
         def after(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor, name: str = name) -> None:
-            rows.append(_row(name, layer, tuple(output.shape[1:])))
+            rows.append(_row(name, layer, tuple(output.shape[1:]), fields[0].of(output) if fields else None))
 
         handles += [module.register_forward_pre_hook(before), module.register_forward_hook(after)]
     try:
-        with _stateless(network, input_shape) as (state, image):
+        with _stateless(network, input_shape) as (state, image), ExitStack() as tracing:
+            if trace is not None:
+                fields.append(tracing.enter_context(trace(image)))
             torch.func.functional_call(network, state, (image,))
     except (RuntimeError, InputError) as error:
         if not reached:
@@ -177,13 +193,14 @@ def _walk(network: nn.Module, input_shape: tuple[int, int, int]) -> tuple[list[R
     return rows, stages
 
 
-def _row(name: str, layer: nn.Module, output: tuple[int, ...]) -> Row:
+def _row(name: str, layer: nn.Module, output: tuple[int, ...], field: tuple[int, int, int] | None) -> Row:
     multiply_adds = 0
     if isinstance(layer, CONVOLUTIONS):
         multiply_adds = layer.weight.numel() * output[1] * output[2]
     elif isinstance(layer, nn.Linear):
         multiply_adds = layer.weight.numel()
-    return Row(name, type(layer).__name__, output, sum(p.numel() for p in layer.parameters()), multiply_adds)
+    return Row(name, type(layer).__name__, output, sum(p.numel() for p in layer.parameters()), multiply_adds,
+               field)
 
 
 @contextmanager
