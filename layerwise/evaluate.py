@@ -1,8 +1,8 @@
 """Tests a network, or the average of several, on a split under a named protocol: (models, samples, options) -> Result.
 
-One pass in evaluation mode, in float32, without gradients. On several workers: each gives `answers` for its share
-`indices[rank::world]` of the indices that `countable` returns, one of them puts the shares together with
-`metrics.merge` and calls `conclude`. Each picture then counts once, whatever the number of workers.
+One pass in evaluation mode, in float32, without gradients. Several processes that are joined (`distributed`) share the
+pictures: each gives `answers` for `indices[rank::size]` of what `countable` returns, without padding; the first puts
+the shares together with `metrics.merge` and calls `conclude`. Each picture counts once, whatever their number.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from layerwise import hardware
+from layerwise import distributed, hardware
 from layerwise.data.images import open_image
 from layerwise.data.source import Samples
 from layerwise.errors import InputError, MachineError, nearest
@@ -64,12 +64,25 @@ class EvaluateOptions:
 def evaluate(models: Models, samples: Samples, options: EvaluateOptions = EvaluateOptions()) -> Result:
     """The result on all of `samples`; of several models the probabilities are averaged, each with its preprocessing.
 
+    Every process of several gets the result; the first alone has its evidence (`Result.evidence`).
     Classes are matched by name. Raises InputError for classes that the models don't know or don't share, for a protocol
     that doesn't fit, and with bad_images=stop for pictures that can't be opened; ToleranceError for answers that are
     not finite.
     """
-    indices = countable(models, samples, options)
-    return conclude(models, samples, merge([answers(models, samples, indices, options)], indices), options)
+    world = distributed.world()
+    with world.together():
+        indices = countable(models, samples, options)
+        share = answers(models, samples, indices[world.rank::world.size], options)
+    unread = world.exchange(share.unreadable)
+    parts = world.gather({"index": torch.from_numpy(share.index), "all": torch.from_numpy(share.probabilities)})
+    shares = [Predictions(part["index"].numpy(), part["all"].numpy(), tuple((index, why) for index, why in reasons))
+              for part, reasons in zip(parts, unread, strict=False)]
+    found: list[Result] = []
+    with world.together():
+        if world.first:
+            found.append(conclude(models, samples, merge(shares, indices), options))
+    told = world.exchange([result.to_json() for result in found])
+    return found[0] if found else Result.from_json(told[0][0])
 
 
 def countable(models: Models, samples: Samples, options: EvaluateOptions) -> Integers:

@@ -15,11 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from layerwise import checkpoint, console, hardware, modelfile, rundir
+from layerwise import checkpoint, console, distributed, hardware, modelfile, rundir
 from layerwise.data.colour import fit_colour
-from layerwise.data.loader import plain_batches, training_batches
-from layerwise.data.order import epoch_batches, epoch_order
+from layerwise.data.loader import plain_batches, shared_batches
+from layerwise.data.order import Place, epoch_batches, epoch_order
 from layerwise.data.preprocess import fit_preprocess
+from layerwise.distributed import World
 from layerwise.errors import InputError, Interrupted, LayerwiseError, MachineError
 from layerwise.models.shapes import check_input
 from layerwise.randomness import derived_seed
@@ -29,8 +30,10 @@ from layerwise.training import transfer
 from layerwise.training.average import Average
 from layerwise.training.failure import stop_before_step
 from layerwise.training.optimiser import clip_gradients, keep_frozen_statistics, set_rate, unfreeze
-from layerwise.training.preparation import RunOptions, banner, open_split, record_of, say
+from layerwise.training.preparation import RunOptions, banner, facts, heard, open_split, record_of, say, with_threads
+from layerwise.training.probe import probe_micro_batch, validation_batch
 from layerwise.training.resumption import branched, differences, write_branch
+from layerwise.training.running_statistics import look_at_running_averages
 from layerwise.training.state import Training, assemble, checkpoint_size, note, read_input, restore, save, write_input
 
 LINES_PER_EPOCH = 10
@@ -42,35 +45,52 @@ def train(recipe: Recipe, options: RunOptions = RunOptions()) -> Path:  # noqa: 
     Raises InputError for what does not fit (before anything is written), MachineError, ToleranceError for a
     non-finite number, Interrupted after Ctrl-C or SIGTERM with everything saved.
     """
-    recipe = hardware.resolve(recipe)
-    check(recipe)
-    data = open_split(recipe, options)
-    source = modelfile.read(recipe.start_from) if recipe.start_from else None
-    preprocess = source.preprocess if source else fit_preprocess(data.train, recipe)
-    recipe = dataclasses.replace(recipe, channels=preprocess.channels, input_size=preprocess.size)
-    doubts = check_input(recipe.network, recipe.channels, recipe.input_size, len(data.train.class_names))
-    if doubts and not options.confirmed:
-        raise InputError(doubts[0], mend="Take that network, or continue with --yes.", details=doubts[1:])
-    colour = fit_colour(data.train, preprocess) if recipe.colour == "pca" else None
+    with distributed.joined() as world:
+        return _train(recipe, heard(options, world), world)
 
-    run = rundir.create(recipe, options.out)
+
+def _train(recipe: Recipe, options: RunOptions, world: World) -> Path:
+    automatic = recipe.micro_batch == 0
+    with world.together():
+        recipe = hardware.resolve(with_threads(recipe, world))
+        check(recipe)
+        data = open_split(recipe, options)
+        source = modelfile.read(recipe.start_from) if recipe.start_from else None
+        preprocess = source.preprocess if source else fit_preprocess(data.train, recipe)
+        recipe = dataclasses.replace(recipe, channels=preprocess.channels, input_size=preprocess.size)
+        doubts = check_input(recipe.network, recipe.channels, recipe.input_size, len(data.train.class_names))
+        if doubts and not options.confirmed:
+            raise InputError(doubts[0], mend="Take that network, or continue with --yes.", details=doubts[1:])
+        colour = fit_colour(data.train, preprocess) if recipe.colour == "pca" else None
+    world.handshake(facts(recipe, data, world))
+
+    run = Path(world.from_first(lambda: str(rundir.create(recipe, options.out))))
     try:
-        training = assemble(run, recipe, data, preprocess, colour)
-        checkpoint.require_space(run, 2 * checkpoint_size(training))
-        report = transfer.start_from(training.model, data.train.class_names, source) if source else None
+        with world.together():
+            training = assemble(run, recipe, data, preprocess, colour)
+            say(options, probe_micro_batch(training, automatic))
+            checkpoint.require_space(run, 2 * checkpoint_size(training))
+            report = transfer.start_from(training.model, data.train.class_names, source) if source else None
     except LayerwiseError:
-        rundir.discard(run)
+        if world.first:
+            rundir.discard(run)
         raise
+    smallest = -int(world.largest(-training.position.micro_batch)[0])
+    training.position.micro_batch = smallest
+    training.recipe = dataclasses.replace(training.recipe, micro_batch=smallest)
     if report:
         if training.average:
             training.average = Average(training.model, recipe.ema)
         for line in report.lines():
             say(options, line)
-        rundir.write_json(run / "load-report.json", dataclasses.asdict(report))
-    write_input(run, preprocess, colour)
-    rundir.write_splits(run, data)
-    checkpoint.replace_durably(run / rundir.RECIPE, recipe.to_json().encode())
-    rundir.write_json(run / rundir.RUN, record_of(training, data, doubts))
+    with world.together():
+        if world.first:
+            if report:
+                rundir.write_json(run / "load-report.json", dataclasses.asdict(report))
+            write_input(run, preprocess, colour)
+            rundir.write_splits(run, data)
+            checkpoint.replace_durably(run / rundir.RECIPE, training.recipe.to_json().encode())
+            rundir.write_json(run / rundir.RUN, record_of(training, data, doubts))
     return _finish(training, options)
 
 
@@ -79,33 +99,41 @@ def resume(run: Path, options: RunOptions = RunOptions()) -> Path:  # noqa: B008
 
     What differs from the machine and data it started with is refused, or noted as not bit-exact.
     """
-    recipe, record = rundir.read_recipe(run), rundir.read_run(run)
-    generation, damaged = checkpoint.newest(run / rundir.CHECKPOINTS)
-    for problem in damaged:
-        say(options, f"skipped a damaged checkpoint: {problem}")
-    if record["state"] == "finished" and not options.settings:
-        raise InputError(f"{run}: finished after {recipe.duration:g} {recipe.unit}",
-                         mend=f"To train on: layerwise resume {run} --extend {recipe.duration:g}")
-    started = recipe
-    if options.settings:
-        recipe = branched(run, started, record, options.settings, generation)
-    preprocess, colour = read_input(run)
-    data = open_split(recipe, options)
-    changes = differences(recipe, record, data, options)
+    with distributed.joined() as world:
+        return _resume(run, heard(options, world), world)
+
+
+def _resume(run: Path, options: RunOptions, world: World) -> Path:
+    with world.together():
+        recipe, record = rundir.read_recipe(run), rundir.read_run(run)
+        generation, damaged = checkpoint.newest(run / rundir.CHECKPOINTS)
+        for problem in damaged:
+            say(options, f"skipped a damaged checkpoint: {problem}")
+        if record["state"] == "finished" and not options.settings:
+            raise InputError(f"{run}: finished after {recipe.duration:g} {recipe.unit}",
+                             mend=f"To train on: layerwise resume {run} --extend {recipe.duration:g}")
+        started = recipe
+        if options.settings:
+            recipe = branched(run, started, record, options.settings, generation)
+        preprocess, colour = read_input(run)
+        data = open_split(recipe, options)
+        changes = differences(recipe, record, data, options)
+    world.handshake(facts(recipe, data, world) | {"checkpoint": str(generation and generation.directory)})
     if options.settings:  # nothing of the run was changed before here
-        write_branch(run, started, recipe, generation)
-    training = assemble(run, recipe, data, preprocess, colour)
-    if generation is not None:
-        restore(training, generation)
-    else:
-        training.metrics.cut(0)
-    if generation is None and recipe.start_from:
-        transfer.start_from(training.model, data.train.class_names, modelfile.read(recipe.start_from))
-        if training.average:
-            training.average = Average(training.model, recipe.ema)
+        world.from_first(lambda: write_branch(run, started, recipe, generation))
+    with world.together():
+        training = assemble(run, recipe, data, preprocess, colour)
+        if generation is not None:
+            restore(training, generation)
+        else:
+            training.metrics.cut(0)
+        if generation is None and recipe.start_from:
+            transfer.start_from(training.model, data.train.class_names, modelfile.read(recipe.start_from))
+            if training.average:
+                training.average = Average(training.model, recipe.ema)
     for text in [*changes, *(f"skipped a damaged checkpoint: {problem}" for problem in damaged)]:
         note(training, text)
-    rundir.update_run(run, {"state": "running"})
+    world.from_first(lambda: rundir.update_run(run, {"state": "running"}))
     say(options, f"resuming {run} at step {training.position.step}, {training.progress:.2f} {recipe.unit}")
     return _finish(training, options)
 
@@ -118,7 +146,7 @@ def _finish(training: Training, options: RunOptions) -> Path:
     state = "failed"
     try:
         with Signals() as signals:
-            loop(training, signals, options)
+            signals.received = loop(training, signals, options) or signals.received
         if signals.received is not None and not training.schedule.finished(training.position.samples):
             state = "interrupted"
             raise Interrupted(
@@ -126,23 +154,27 @@ def _finish(training: Training, options: RunOptions) -> Path:
                 f"Continue with: layerwise resume {run}",
                 signals.exit_code,
             )
-        _write_model(training)
+        training.world.from_first(lambda: _write_model(training))
         state = "finished"
     except KeyboardInterrupt:
         state = "interrupted"
         raise Interrupted(f"{run}: stopped at once; the last checkpoint is untouched",
                           f"Continue with: layerwise resume {run}") from None
     finally:
-        record = rundir.read_run(run)
-        seconds = record["seconds"] + time.monotonic() - started
-        rundir.update_run(run, {"state": state, "finished": rundir.now(), "seconds": round(seconds, 1)})
-        rundir.add_notes(run, *training.notes)
+        if training.world.first:
+            record = rundir.read_run(run)
+            seconds = record["seconds"] + time.monotonic() - started
+            rundir.update_run(run, {"state": state, "finished": rundir.now(), "seconds": round(seconds, 1)})
+            rundir.add_notes(run, *training.notes)
     return run
 
 
-def loop(training: Training, signals: Signals, options: RunOptions) -> None:
-    """The training loop: batches, gradients, step; records, evaluations and checkpoints as they fall due."""
-    recipe, position, schedule = training.recipe, training.position, training.schedule
+def loop(training: Training, signals: Signals, options: RunOptions) -> int:
+    """The training loop: batches, gradients, step; records, evaluations and checkpoints as they fall due.
+
+    Returns the signal that any of the processes received and that ended it early, or 0.
+    """
+    recipe, position, schedule, world = training.recipe, training.position, training.schedule, training.world
     saved = time.monotonic()
     while not schedule.finished(position.samples):
         order = epoch_order(training.train, recipe, position.epoch)
@@ -151,15 +183,17 @@ def loop(training: Training, signals: Signals, options: RunOptions) -> None:
         training.model.train()
         keep_frozen_statistics(training.model, recipe)
         started, images, waited = time.monotonic(), 0, 0.0
-        for batch, wait in _timed(training_batches(
-                training.train, recipe, training.preprocess, position.epoch, position.batch, training.colour)):
+        place = Place(position.epoch, position.batch, world.rank, world.size)
+        for batch, wait in _timed(shared_batches(
+                training.train, recipe, training.preprocess, place, training.colour)):
             waited += wait
             rate = schedule.rate(position.samples)
             set_rate(training.optimiser, rate)
-            torch.manual_seed(derived_seed(recipe.seed, "step", position.step))  # dropout's masks
+            own = [world.rank] if world.rank else []
+            torch.manual_seed(derived_seed(recipe.seed, "step", position.step, *own))  # dropout's masks
             sums = gradients(training, batch)
             if not (math.isfinite(sums["loss"]) and math.isfinite(sums["norm"])):
-                stop_before_step(training, batch, sums["loss"], sums["norm"])
+                _stop_before_step(training, batch, sums)
             training.optimiser.step()
             if training.average:
                 training.average.update(training.model)
@@ -168,13 +202,13 @@ def loop(training: Training, signals: Signals, options: RunOptions) -> None:
             position.samples += sizes[position.batch]
             position.batch += 1
             position.step += 1
-            position.unread += len(batch["bad"])
+            position.unread += int(sums["unread"])
             position.window_loss += sums["loss"]
             position.window_errors += int(sums["errors"])
-            position.window_samples += len(batch["label"])
+            position.window_samples += int(sums["samples"])
             if recipe.mixup == 0:
-                schedule.observe_training_error(position.samples, sums["errors"] / max(1, len(batch["label"])))
-            images += len(batch["label"])
+                schedule.observe_training_error(position.samples, sums["errors"] / max(1, sums["samples"]))
+            images += int(sums["samples"])
             ended = schedule.finished(position.samples)
             if position.batch % every == 0 or position.batch == len(sizes) or ended:
                 error = _write_line(training, rate)
@@ -189,11 +223,13 @@ def loop(training: Training, signals: Signals, options: RunOptions) -> None:
             if recipe.unfreeze_at and before < recipe.unfreeze_at <= training.progress:
                 say(options, f"{len(unfreeze(training.model, recipe))} entries learn from now on")
                 keep_frozen_statistics(training.model, recipe)
-            if ended or signals.received is not None or time.monotonic() - saved > recipe.checkpoint_seconds:
-                save(training)
+            waited_for = time.monotonic() - saved > recipe.checkpoint_seconds
+            stop, due = world.largest(signals.received or 0, waited_for)
+            if ended or stop or due:
+                world.from_first(lambda: save(training))
                 saved = time.monotonic()
-            if ended or signals.received is not None:
-                return
+            if ended or stop:
+                return int(stop)
         position.epoch += 1
         position.batch = 0
         training.speed.write({
@@ -201,44 +237,64 @@ def loop(training: Training, signals: Signals, options: RunOptions) -> None:
             "images_per_second": round(images / (time.monotonic() - started), 1),
             "data_wait": round(waited / (time.monotonic() - started), 4),
         })
+    return 0
 
 
 def gradients(training: Training, batch: dict[str, Any]) -> dict[str, float]:
-    """Sums the gradients of a global batch over its micro-batches; returns `loss` (summed), `errors` and `norm`.
+    """Sums the gradients of a global batch over micro-batches and processes.
 
-    Each picture weighs the same, so the gradient is that of the mean over the global batch whatever the micro-batch.
-    Where memory runs out the micro-batch is halved and the same batch begins again, from the same statistics. Where a
-    number is not finite the statistics of batch normalisation are put back too.
+    Returns what holds for the global batch: `loss` (summed), `errors`, `samples`, `unread` and the gradient's `norm`.
+    Each picture weighs the same, so the gradient is that of the mean over the global batch however it is divided.
+    Where memory runs out on any process, on all the micro-batch is halved and the same batch begins again, from the
+    same statistics. Where a number is not finite the statistics of batch normalisation are put back too; else those of
+    the first process become everyone's.
     """
-    model, position = training.model, training.position
+    model, position, world = training.model, training.position, training.world
     buffers = list(model.buffers())
     kept = [buffer.clone() for buffer in buffers]
     count = len(batch["label"])
+    whole = batch.get("whole", count)
     while True:
         training.optimiser.zero_grad(set_to_none=True)
-        sums = {"loss": 0.0, "errors": 0.0}
+        sums = {"loss": 0.0, "errors": 0.0, "samples": count, "unread": len(batch["bad"]), "scarce": 0}
+        scarcity: RuntimeError | None = None
         try:
-            for part in torch.arange(count).tensor_split(math.ceil(count / position.micro_batch)):
+            for part in torch.arange(count).tensor_split(math.ceil(count / position.micro_batch)) if count else ():
                 micro = _to_device(training, batch, slice(int(part[0]), int(part[-1]) + 1))
                 with hardware.autocast(training.recipe):
                     losses = training.task.loss(training.forward, micro)
-                (losses["loss"] * (len(part) / count)).backward()
+                (losses["loss"] * (len(part) / whole)).backward()
                 sums["loss"] += float(losses["loss"].detach()) * len(part)
                 sums["errors"] += float(losses.get("errors", 0))
-            sums["norm"] = float(clip_gradients(list(model.parameters()), training.recipe.clip_norm))
-            if not all(math.isfinite(value) for value in sums.values()):
-                torch._foreach_copy_(buffers, kept)
-            return sums
         except RuntimeError as error:
             if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
                 raise
-            torch._foreach_copy_(buffers, kept)
-            if position.micro_batch == 1:
-                raise MachineError("one picture at a time does not fit into memory",
-                                   mend="Choose a smaller network or input_size.") from error
-        position.micro_batch = math.ceil(min(position.micro_batch, count) / 2)
+            scarcity, sums["scarce"] = error, 1
+        sums = dict(zip(sums, world.add(*sums.values()), strict=True))
+        if not sums["samples"]:
+            raise InputError(f"step {position.step}: none of the batch's {whole} pictures can be read any more",
+                             mend="Check that the files are still there, then resume the run.")
+        if not sums["scarce"]:
+            world.add_gradients(model.parameters(), whole / sums["samples"])
+            sums["norm"] = float(clip_gradients(list(model.parameters()), training.recipe.clip_norm))
+            world.copy_from_first(buffers)
+            if not all(math.isfinite(value) for value in sums.values()):
+                torch._foreach_copy_(buffers, kept)
+            return sums
+        torch._foreach_copy_(buffers, kept)
+        if position.micro_batch == 1:
+            raise MachineError("one picture at a time does not fit into memory",
+                               mend="Choose a smaller network or input_size.") from scarcity
+        position.micro_batch = math.ceil(min(position.micro_batch, math.ceil(whole / world.size)) / 2)
         note(training, f"memory ran out: from step {position.step} on micro-batches of {position.micro_batch}; "
                        "batch normalisation takes its statistics over those")
+
+
+def _stop_before_step(training: Training, batch: dict[str, Any], sums: dict[str, float]) -> None:
+    """Ends the training on all processes; the first one names the pictures of the whole batch."""
+    rows = [row for part in training.world.exchange(batch["index"].tolist()) for row in part]
+    named = batch | {"index": torch.tensor(rows)}
+    training.world.from_first(lambda: stop_before_step(training, named, sums["loss"], sums["norm"]))
 
 
 def _to_device(training: Training, batch: dict[str, Any], part: slice) -> dict[str, Tensor]:
@@ -282,10 +338,10 @@ def _validate(training: Training, options: RunOptions) -> None:
     recipe, position = training.recipe, training.position
     model = training.evaluated()
     batches = (_to_device(training, batch, slice(None))
-               for batch in plain_batches(training.val, training.preprocess, max(256, position.micro_batch))
+               for batch in plain_batches(training.val, training.preprocess, validation_batch(training))
                if len(batch["label"]))
-    with hardware.autocast(recipe):
-        found = training.task.evaluate(model, batches)
+    with hardware.autocast(recipe):  # by the first process alone: the schedules must see equal numbers
+        found = training.world.from_first(lambda: training.task.evaluate(model, batches))
     training.metrics.write({
         "kind": "val", "step": position.step, "samples": position.samples,
         "epoch": position.samples / len(training.train), "loss": found["loss"], "error": found["error"],
@@ -299,6 +355,8 @@ def _validate(training: Training, options: RunOptions) -> None:
             training.best = {name: tensor.detach().clone() for name, tensor in training.current().items()}
     say(options, f"{training.progress:8.2f} {recipe.unit}  step {position.step}  "
                   f"validation error {100 * found['error']:.2f} %  loss {found['loss']:.4f}")
+    if training.world.first and (doubt := look_at_running_averages(training)):
+        say(options, doubt)
 
 
 def _write_model(training: Training) -> None:

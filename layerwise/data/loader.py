@@ -27,7 +27,7 @@ from layerwise.data.augment import (
     mix,
     whole_batches,
 )
-from layerwise.data.order import class_weights, draw_rates, epoch_batches, epoch_order, repeats
+from layerwise.data.order import Place, class_weights, draw_rates, epoch_batches, epoch_order, repeats
 from layerwise.data.preprocess import Preprocess, to_tensor
 from layerwise.data.source import Samples
 from layerwise.data.statistics import worker_count
@@ -40,6 +40,7 @@ __all__ = [
     "epoch_batches",
     "epoch_order",
     "plain_batches",
+    "shared_batches",
     "training_batches",
 ]
 
@@ -68,23 +69,49 @@ def training_batches(
     A file that turned unreadable is left out and its id listed under "bad". Raises InputError where more than 1 % of
     the epoch's files are, or a whole batch.
     """
+    return shared_batches(samples, recipe, preprocess, Place(epoch, start), colour, workers)
+
+
+def shared_batches(
+    samples: Samples,
+    recipe: Recipe,
+    preprocess: Preprocess,
+    place: Place,
+    colour: Colour | None = None,
+    workers: int = 0,
+) -> Iterator[dict[str, Any]]:
+    """As `training_batches`, the share of one process of several: the same pictures, whatever their number.
+
+    Each batch then also has "whole", the number of pictures in the global batch; it may have none of its own. The
+    limit of 1 % is of the process's own share.
+    """
+    epoch = place.epoch
     check_augmentation(recipe, preprocess, colour)
     order = epoch_order(samples, recipe, epoch)
     # A repetition of a sample within the epoch gets a key beyond all samples, so that it is augmented differently.
     order_keys = order + len(samples) * repeats(order)
-    batches = epoch_batches(order, recipe.batch_size)[start:]
-    all_keys = epoch_batches(order_keys, recipe.batch_size)[start:]
+    whole = epoch_batches(order, recipe.batch_size)[place.start:]
+    batches = [_own(batch, place, recipe) for batch in whole]
+    all_keys = [_own(keys, place, recipe) for keys in epoch_batches(order_keys, recipe.batch_size)[place.start:]]
 
-    def finished(stack: Picture, indices: Indices, keys: Indices, bad: list[str]) -> dict[str, Any]:
-        batch = _batch(stack, indices, samples, preprocess, bad)
+    def finished(number: int, good: list[int], stack: Picture, bad: list[str]) -> dict[str, Any]:
+        keys = all_keys[number][good]
+        batch = _batch(stack, batches[number][good], samples, preprocess, bad)
         if recipe.colour == "pca" and colour is not None:
             batch["image"] += torch.from_numpy(colour_shift(colour, recipe, preprocess.std, epoch, keys))
-        return batch | mix(batch["image"], batch["label"], recipe, epoch, keys) if recipe.mixup > 0 else batch
+        if recipe.mixup > 0 and good:
+            batch |= mix(batch["image"], batch["label"], recipe, epoch, keys)
+        if place.size > 1:  # without the neighbour's picture, which was only there to be mixed with
+            asked = len(place.share(whole[number]))
+            own = sum(at < asked for at in good)
+            batch = {name: part[:own] if isinstance(part, Tensor) else part for name, part in batch.items()}
+            batch |= {"bad": bad[: asked - own], "whole": len(whole[number])}
+        return batch
 
     if samples.images is not None and whole_batches(recipe, preprocess):
-        for indices, keys in zip(batches, all_keys, strict=True):
+        for number, (indices, keys) in enumerate(zip(batches, all_keys, strict=True)):
             stack = augment_batch(samples.images[indices], draw(recipe, epoch, keys), recipe, preprocess)
-            yield finished(stack, indices, keys, [])
+            yield finished(number, list(range(len(indices))), stack, [])
         return
 
     def prepare(batch: int) -> Callable[[int], Picture]:
@@ -92,20 +119,32 @@ def training_batches(
         return lambda at: augment_picture(_opened(samples, indices[at]), draws, at, recipe, preprocess)
 
     def assemble(number: int, good: list[int], stack: Picture, bad: list[str]) -> dict[str, Any]:
-        # Of a batch that lost all its pictures nothing can be mixed; it ends the epoch below.
-        return finished(stack, batches[number][good], all_keys[number][good], bad) if good else {"bad": bad}
+        # A batch that lost all its pictures ends the epoch below; another process may have some of a share that did.
+        return finished(number, good, stack, bad) if good or place.size > 1 else {"bad": bad}
 
     unread: list[str] = []
     for batch in _streamed(samples, batches, prepare, assemble, preprocess, workers):
         unread += batch["bad"]
-        if "image" not in batch or len(unread) > MOST_BAD * len(order):
+        if "image" not in batch or len(unread) > MOST_BAD * len(order) / place.size:
             raise InputError(
-                f"{len(unread)} of the {len(order)} pictures of epoch {epoch} cannot be read any more",
+                f"{len(unread)} of the {len(order) // place.size} pictures of epoch {epoch} cannot be read any more",
                 "More than 1 % of an epoch, or a whole batch, would be left out of the training.",
                 "check that the files are still there, then resume the run",
                 unread,
             )
         yield batch
+
+
+def _own(batch: Indices, place: Place, recipe: Recipe) -> Indices:
+    """A process's share of a global batch; with mixup also the picture behind it, as its last one is mixed with that.
+
+    Behind the last picture of the batch comes the first.
+    """
+    share = place.share(batch)
+    if recipe.mixup == 0 or place.size == 1 or not len(share):
+        return share
+    behind = int(place.share(np.arange(len(batch)))[-1]) + 1
+    return np.append(share, batch[behind % len(batch)])
 
 
 def plain_batches(

@@ -5,6 +5,8 @@ All of it is a pure function of (labels, seed, epoch); nothing is carried from o
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,6 +14,23 @@ from layerwise.data.source import Samples
 from layerwise.errors import InputError
 from layerwise.randomness import permutation, uniform
 from layerwise.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a process takes its batches: the epoch, the number of the first batch, and its share of each of them."""
+
+    epoch: int
+    start: int = 0
+    rank: int = 0
+    size: int = 1
+
+    def share(self, batch: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The process's contiguous part of a global batch, of which each entry is in one share.
+
+        Where the number does not divide, the first shares are larger by one; the last may be empty.
+        """
+        return np.array_split(batch, self.size)[self.rank]
 
 
 def epoch_order(samples: Samples, recipe: Recipe, epoch: int) -> NDArray[np.int64]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from layerwise import hardware, modelfile
+from layerwise import distributed, hardware, modelfile
 from layerwise.console import interval, note, number, percent
 from layerwise.data import DataOptions, open_data
 from layerwise.data.layout import ALL
@@ -67,14 +67,22 @@ def assess(paths: Sequence[Path | str], question: Question = Question()) -> Asse
 
     Raises InputError for a split that is not there, and what `layerwise.evaluate.evaluate` raises.
     """
-    if question.on and question.on not in SPLITS:
-        raise InputError(f"--on {question.on}: no such split{nearest(question.on, SPLITS)}",
-                         mend="It is test, val or train.")
-    device = hardware.resolve(preset("fast")).device
-    members = [modelfile.read(path, device) for path in paths]
-    recipe = members[0].recipe
-    samples = asked_samples(question, members[0])
-    if not question.on and samples.name not in ("test", ALL):
+    distributed.first_speaks()
+    with distributed.joined():
+        return _assess(paths, question)
+
+
+def _assess(paths: Sequence[Path | str], question: Question) -> Assessment:
+    world = distributed.world()
+    with world.together():
+        if question.on and question.on not in SPLITS:
+            raise InputError(f"--on {question.on}: no such split{nearest(question.on, SPLITS)}",
+                             mend="It is test, val or train.")
+        device = world.device(hardware.resolve(preset("fast")).device)
+        members = [modelfile.read(path, str(device)) for path in paths]
+        recipe = members[0].recipe
+        samples = asked_samples(question, members[0])
+    if world.first and not question.on and samples.name not in ("test", ALL):
         note(f"no test split: evaluated on {samples.name}")
     protocol = question.protocol or (recipe.protocol if recipe else "single")
     result = evaluate(members, samples, EvaluateOptions(
@@ -84,7 +92,7 @@ def assess(paths: Sequence[Path | str], question: Question = Question()) -> Asse
         result = dataclasses.replace(result, notes=[*result.notes, *seen_notes(members, result)])
     directory = question.report or _home(paths, question, result)
     if directory is not None:
-        result.save(directory)
+        world.from_first(lambda: result.save(directory))
     return Assessment(result, directory)
 
 

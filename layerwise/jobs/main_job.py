@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from layerwise import modelfile, rundir
+from layerwise import distributed, modelfile, rundir
 from layerwise.console import interval, note, percent
+from layerwise.distributed import World
 from layerwise.errors import InputError, Interrupted
 from layerwise.evaluate import EvaluateOptions, evaluate
 from layerwise.evaluation.result import Result
@@ -23,7 +24,7 @@ from layerwise.recipe import Recipe
 from layerwise.report import report, summary
 from layerwise.train import resume as resume_training
 from layerwise.train import train as train_only
-from layerwise.training.preparation import RunOptions, say
+from layerwise.training.preparation import RunOptions, heard, say
 
 NO_TEST = "no test split: tested on the validation pictures, which is not a test on new ones"
 NOT_TESTED = "no test and no validation pictures: this network was not tested"
@@ -34,7 +35,8 @@ def train(recipe: Recipe, options: RunOptions = RunOptions()) -> Path:  # noqa: 
 
     Raises what `layerwise.train.train` and `layerwise.evaluate.evaluate` raise.
     """
-    return finish(train_only(recipe, options), options)
+    with distributed.joined():
+        return finish(train_only(recipe, options), options)
 
 
 def resume(run: Path, options: RunOptions = RunOptions()) -> Path:  # noqa: B008 - frozen
@@ -43,8 +45,16 @@ def resume(run: Path, options: RunOptions = RunOptions()) -> Path:  # noqa: B008
     Raises InputError where the run is finished and tested and no field is changed.
     """
     run = Path(run)
-    untested = not list(run.glob("evaluations/*/result.json"))
-    if not options.settings and rundir.read_run(run)["state"] == "finished" and untested:
+    distributed.first_speaks()
+    with distributed.joined() as world:
+        return _resume(run, heard(options, world), world)
+
+
+def _resume(run: Path, options: RunOptions, world: World) -> Path:
+    with world.together():
+        untested = not list(run.glob("evaluations/*/result.json"))
+        trained = not options.settings and rundir.read_run(run)["state"] == "finished"
+    if trained and untested:
         say(options, f"{run}: the training is finished; its test and report follow")
         return finish(run, options)
     return finish(resume_training(run, options), options)
@@ -63,30 +73,37 @@ def finish(run: Path, options: RunOptions) -> Path:
     Raises Interrupted after Ctrl-C: the trained network is saved, and `resume` tests it.
     """
     try:
-        _test(run, options)
-        report(run)
+        with distributed.joined() as world:
+            _test(run, heard(options, world), world)
+            world.from_first(lambda: str(report(run)))
     except KeyboardInterrupt:
         raise Interrupted(f"{run}: stopped in its test; the trained network is saved",
                           f"Continue with: layerwise resume {run}") from None
     return run
 
 
-def _test(run: Path, options: RunOptions) -> None:
-    recipe = rundir.read_recipe(run)
-    samples = own_split(recipe, "", options.data_dir, options.offline)
-    if samples.name == "train":
-        rundir.add_notes(run, NOT_TESTED)
-    else:
-        if samples.name != "test":
-            rundir.add_notes(run, NO_TEST)
-        model = modelfile.read(run, recipe.device)
-        say(options, f"testing on {len(samples):,} pictures of the {samples.name} split, protocol {recipe.protocol}")
-        result = evaluate(model, samples, EvaluateOptions(
-            recipe.protocol, bad_images=recipe.bad_images, data=recipe.data))  # fmt: skip
-        result.save(run / "evaluations" / f"{samples.name}-{recipe.protocol}")
-        rundir.add_notes(run, *result.notes)
-        modelfile.write(model.path, dataclasses.replace(model, results=[digest(result)]))
-        rundir.add_notes(run, *outdated(run, model.sha256))
+def _test(run: Path, options: RunOptions, world: World) -> None:
+    with world.together():
+        recipe = rundir.read_recipe(run)
+        samples = own_split(recipe, "", options.data_dir, options.offline)
+        untestable = samples.name == "train"
+        model = None if untestable else modelfile.read(run, world.device(recipe.device))
+    if model is None:
+        return world.from_first(lambda: rundir.add_notes(run, NOT_TESTED))
+    if samples.name != "test":
+        world.from_first(lambda: rundir.add_notes(run, NO_TEST))
+    say(options, f"testing on {len(samples):,} pictures of the {samples.name} split, protocol {recipe.protocol}")
+    result = evaluate(model, samples, EvaluateOptions(
+        recipe.protocol, bad_images=recipe.bad_images, data=recipe.data))  # fmt: skip
+    return world.from_first(lambda: _keep(run, model, result, f"{samples.name}-{recipe.protocol}"))
+
+
+def _keep(run: Path, model: modelfile.ModelFile, result: Result, name: str) -> None:
+    """Saves the evaluation of a run under `name`, and its numbers in the model file."""
+    result.save(run / "evaluations" / name)
+    rundir.add_notes(run, *result.notes)
+    modelfile.write(model.path, dataclasses.replace(model, results=[digest(result)]))
+    rundir.add_notes(run, *outdated(run, model.sha256))
 
 
 def outdated(run: Path, sha256: str) -> list[str]:
@@ -130,12 +147,15 @@ def train_seeds(recipe: Recipe, options: RunOptions, seeds: int) -> dict[str, An
     if seeds < 1:
         raise InputError(f"--seeds {seeds}: must be at least 1")
     runs = []
-    for seed in range(recipe.seed, recipe.seed + seeds):
-        out = options.out / f"seed{seed}" if options.out is not None and seeds > 1 else options.out
-        runs.append(train(dataclasses.replace(recipe, seed=seed), dataclasses.replace(options, out=out)))
-        if not options.quiet and seeds > 1:
-            for line in closing_lines(runs[-1]):
-                note(line)
+    distributed.first_speaks()
+    with distributed.joined() as world:
+        options = heard(options, world)
+        for seed in range(recipe.seed, recipe.seed + seeds):
+            out = options.out / f"seed{seed}" if options.out is not None and seeds > 1 else options.out
+            runs.append(train(dataclasses.replace(recipe, seed=seed), dataclasses.replace(options, out=out)))
+            if not options.quiet and seeds > 1:
+                for line in closing_lines(runs[-1]):
+                    note(line)
     return spread(runs)
 
 

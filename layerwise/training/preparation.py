@@ -12,6 +12,7 @@ from layerwise import console, hardware, rundir
 from layerwise.data import DataOptions, hold_out, open_data
 from layerwise.data.order import draw_rates, epoch_batches, epoch_order
 from layerwise.data.source import DataSet
+from layerwise.distributed import World
 from layerwise.models.shapes import cost
 from layerwise.recipe import Recipe
 from layerwise.training.optimiser import describe_groups
@@ -37,6 +38,25 @@ def say(options: RunOptions, line: str) -> None:
         console.note(line)
 
 
+def heard(options: RunOptions, world: World) -> RunOptions:
+    """The options of a process among several: the first alone speaks."""
+    return options if world.first else dataclasses.replace(options, quiet=True)
+
+
+def with_threads(recipe: Recipe, world: World) -> Recipe:
+    """Several processes share the cores where the recipe leaves the number of threads open."""
+    shared = world.size > 1 and recipe.threads == 0
+    return dataclasses.replace(recipe, threads=max(1, hardware.cores() // world.size)) if shared else recipe
+
+
+def facts(recipe: Recipe, data: DataSet, world: World) -> dict[str, str]:
+    """What has to be the same on all processes before the first step; nothing is computed for one that is alone."""
+    if world.size == 1:
+        return {}
+    found = {f"fingerprint of {name}": text[:12] for name, text in fingerprints(data).items()}
+    return {"recipe": recipe.hash[:12], "code": hardware.versions()["code"], **found}
+
+
 def open_split(recipe: Recipe, options: RunOptions) -> DataSet:
     """Opens the recipe's data; holds out validation pictures where it has no such split and the recipe wants one."""
     data = open_data(recipe.data, DataOptions(
@@ -58,7 +78,8 @@ def record_of(training: Training, data: DataSet, doubts: list[str]) -> dict[str,
               for part, samples in (("train", data.train), ("val", data.val), ("test", data.test))}
     return {
         "format": rundir.FORMAT, "name": training.run.name, "started": rundir.now(), "state": "running",
-        "finished": None, "seconds": 0.0, "versions": hardware.versions(), "hardware": hardware.describe(recipe),
+        "finished": None, "seconds": 0.0, "versions": hardware.versions(),
+        "hardware": hardware.describe(recipe) | {"processes": training.world.size},
         "data": {"name": data.name, "fingerprint": fingerprints(data), "counts": counts,
                  "class_names": list(data.train.class_names), "class_counts": class_counts(data.train).tolist(),
                  "notes": list(data.notes)},
@@ -78,13 +99,16 @@ def banner(training: Training) -> list[str]:
     """What is about to happen, in numbers: network, data, batch, rate, updates, groups of parameters, machine."""
     recipe = training.recipe
     total = training.schedule.total_samples
-    accumulate = math.ceil(recipe.batch_size / training.position.micro_batch)
+    size = training.world.size
+    share = math.ceil(recipe.batch_size / size)
+    micro = min(training.position.micro_batch, share)
     batches = len(epoch_batches(epoch_order(training.train, recipe, 0), recipe.batch_size))
     held = "none" if training.val is None else f"{len(training.val)}"
     lines = [
         f"{recipe.network}, {sum(p.numel() for p in training.model.parameters()):,} parameters, on {recipe.data}: "
         f"{len(training.train)} pictures in {len(training.train.class_names)} classes, {held} held out for validation",
-        f"global batch {recipe.batch_size} = 1 process x {training.position.micro_batch} x accumulate {accumulate}; "
+        f"global batch {recipe.batch_size} = {size} process{'es' if size > 1 else ''} x {micro} x accumulate "
+        f"{math.ceil(share / micro)}; "
         f"learning rate {recipe.learning_rate:g} x {recipe.batch_size}/{recipe.reference_batch} = "
         f"{recipe.learning_rate * recipe.batch_size / recipe.reference_batch:g}; "
         f"{total / len(training.train):.4g} epochs = {round(total / len(training.train) * batches)} updates",

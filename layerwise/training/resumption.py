@@ -8,6 +8,7 @@ from typing import Any
 
 from layerwise import checkpoint, hardware, rundir
 from layerwise.data.source import DataSet
+from layerwise.distributed import world
 from layerwise.errors import InputError
 from layerwise.recipe import Recipe, changed, check
 from layerwise.training.preparation import RunOptions, fingerprints
@@ -26,9 +27,9 @@ def differences(recipe: Recipe, record: dict[str, Any], data: DataSet, options: 
             f"{recipe.data}: the data changed since the run began", "A resumed run would not be the one that began.",
             "Put the data back, or go on with --accept-data-change, which is recorded.", moved)
     notes = [f"not bit-exact: the data changed ({line})" for line in moved]
-    now, then = hardware.describe(recipe), record["hardware"]
+    now, then = hardware.describe(recipe) | {"processes": world().size}, {"processes": 1} | record["hardware"]
     notes += [f"not bit-exact: {key} was {then.get(key)}, is {now[key]}"
-              for key in ("device", "cpu", "cpu_capability", "threads") if then.get(key) != now[key]]
+              for key in ("device", "cpu", "cpu_capability", "threads", "processes") if then.get(key) != now[key]]
     versions = hardware.versions()
     notes += [f"not bit-exact: {key} was {record['versions'].get(key)}, is {versions[key]}"
               for key in ("torch", "numpy", "pillow", "scipy", "code") if record["versions"].get(key) != versions[key]]

@@ -23,6 +23,7 @@ from layerwise.data.colour import Colour
 from layerwise.data.order import class_weights, epoch_batches, epoch_order
 from layerwise.data.preprocess import Preprocess
 from layerwise.data.source import DataSet, Samples
+from layerwise.distributed import World, world
 from layerwise.errors import InputError
 from layerwise.models.network import Network, SupervisedNetwork
 from layerwise.models.resnet import zero_last_scales
@@ -94,6 +95,7 @@ class Training:
     metrics: rundir.Lines
     speed: rundir.Lines
     notes: list[str] = field(default_factory=list)
+    world: World = field(default_factory=world)
 
     @property
     def progress(self) -> float:
@@ -126,9 +128,22 @@ class Training:
         return shadow.eval()
 
 
+class NoLines(rundir.Lines):
+    """The records of a process that is not the first: they are written once."""
+
+    def __init__(self) -> None: ...
+
+    def cut(self, size: int) -> None: ...
+
+    def write(self, line: dict[str, Any]) -> None: ...
+
+    def sync(self) -> int:
+        return 0
+
+
 def assemble(run: Path, recipe: Recipe, data: DataSet, preprocess: Preprocess, colour: Colour | None) -> Training:
     """Puts a training together at its start, with the weights that the seed gives."""
-    device = hardware.prepare(recipe)
+    device = world().device(hardware.prepare(recipe))
     torch.manual_seed(derived_seed(recipe.seed, "weights"))
     model = models.build(recipe.network, num_classes=len(data.train.class_names), in_channels=preprocess.channels)
     if recipe.zero_init_last_scale:
@@ -157,8 +172,8 @@ def assemble(run: Path, recipe: Recipe, data: DataSet, preprocess: Preprocess, c
         schedule=Schedule(recipe, len(data.train), batches),
         position=Position(micro_batch=recipe.micro_batch),
         best={},
-        metrics=rundir.Lines(run / rundir.METRICS),
-        speed=rundir.Lines(run / rundir.SPEED),
+        metrics=rundir.Lines(run / rundir.METRICS) if world().first else NoLines(),
+        speed=rundir.Lines(run / rundir.SPEED) if world().first else NoLines(),
     )
 
 

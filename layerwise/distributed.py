@@ -1,0 +1,233 @@
+"""Several processes on one machine, as torchrun starts them: who they are, sums, agreement, what the first one says.
+
+The first process (rank 0) alone writes and speaks; the others get what it found. A step that can fail stands in
+`together`: it fails on all processes or on none, so that nobody waits for one that has left. Words travel as JSON and
+arrays as safetensors: torch's own collectives for objects would unpickle what they receive. A process that is alone
+makes no call of torch.distributed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from layerwise.errors import InputError, LayerwiseError, MachineError, ToleranceError
+
+TIMEOUT = timedelta(minutes=30)  # the longest that one process waits for another
+KINDS: tuple[type[LayerwiseError], ...] = (InputError, MachineError, ToleranceError, LayerwiseError)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes that work together, this one's `rank` among `size`. Each method is called by all of them."""
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def first(self) -> bool:
+        """Whether this is the process that writes and speaks."""
+        return self.rank == 0
+
+    def device(self, wanted: torch.device | str) -> torch.device:
+        """The device of this process: of several on CUDA each has the one of its rank. Raises MachineError."""
+        device = torch.device(wanted)
+        if self.size == 1 or device.type == "cpu":
+            return device
+        count = torch.cuda.device_count()
+        if device.type != "cuda" or count < self.size:
+            raise MachineError(f"{self.size} processes on {device.type}, where there is {count} CUDA device(s)",
+                               "Each process needs one of its own.", "Start fewer, or set device=cpu.")
+        return torch.device("cuda", self.rank)
+
+    def exchange(self, value: Any) -> list[Any]:
+        """What each process says (JSON), in the order of their ranks."""
+        if self.size == 1:
+            return [value]
+        words = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
+        with self._reaching():
+            lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
+            dist.all_gather(lengths, torch.tensor([len(words)]))
+            parts = [words.new_empty(int(max(lengths))) for _ in lengths]
+            dist.all_gather(parts, _padded(words, len(parts[0])))
+        return [json.loads(part[:int(length)].numpy().tobytes()) for part, length in zip(parts, lengths, strict=True)]
+
+    def gather(self, tensors: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
+        """Every process's tensors, on the first process; on the others nothing."""
+        if self.size == 1:
+            return [dict(tensors)]
+        mine = torch.frombuffer(bytearray(save(dict(tensors))), dtype=torch.uint8)
+        lengths = self.exchange(len(mine))
+        parts = [mine.new_empty(max(lengths)) for _ in lengths] if self.first else None
+        with self._reaching():
+            dist.gather(_padded(mine, max(lengths)), parts)
+        return [load(part[:length].numpy().tobytes()) for part, length in zip(parts or (), lengths, strict=False)]
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """What stands inside succeeds on all processes, or each raises: its own error, or else the first of the others.
+
+        Nothing that waits for the others may stand inside.
+        """
+        if self.size == 1:
+            yield
+            return
+        mine: Exception | None = None
+        try:
+            yield
+        except Exception as error:
+            mine = error
+        told = self.exchange(None if mine is None else _described(mine))
+        if mine is not None:
+            raise mine
+        for rank, words in enumerate(told):
+            if words is not None:
+                kind, what, *rest = words
+                raise KINDS[kind](f"process {rank}: {what}" if rank else what, *rest)
+
+    def from_first(self, work: Callable[[], T]) -> T:
+        """The first process does `work`; the others get what it returns, through JSON. Its error is everyone's."""
+        if self.size == 1:
+            return work()
+        found: list[T] = []
+        with self.together():
+            if self.first:
+                found.append(work())
+        told = self.exchange(found)
+        return (found or told[0])[0]
+
+    def handshake(self, facts: Mapping[str, str]) -> None:
+        """Raises InputError where the processes differ in any of `facts`, with each difference from the first's."""
+        told = self.exchange(dict(facts))
+        problems = [f"process {rank}: {name} is {one.get(name, 'none')}, process 0 has {told[0].get(name, 'none')}"
+                    for rank, one in enumerate(told) for name in sorted({*one, *told[0]})
+                    if one.get(name) != told[0].get(name)]
+        if problems:
+            raise InputError(f"the {self.size} processes were not started alike", "Each would train another network.",
+                             "Start all with the same command, code and data.", problems)
+
+    def add(self, *numbers: float) -> tuple[float, ...]:
+        """The sums of `numbers` over the processes, in float64."""
+        return self._reduced(numbers, "SUM")
+
+    def largest(self, *numbers: float) -> tuple[float, ...]:
+        """The largest of each of `numbers` over the processes."""
+        return self._reduced(numbers, "MAX")
+
+    def _reduced(self, numbers: tuple[float, ...], how: str) -> tuple[float, ...]:
+        if self.size == 1:
+            return numbers
+        values = torch.tensor(numbers, dtype=torch.float64)
+        with self._reaching():
+            dist.all_reduce(values, getattr(dist.ReduceOp, how))
+        return tuple(values.tolist())
+
+    @torch.no_grad()
+    def add_gradients(self, parameters: Iterable[nn.Parameter], factor: float) -> None:
+        """Makes each gradient its sum over the processes, times `factor`, in one buffer; a missing one counts as 0."""
+        if self.size == 1:
+            return
+        trained = [parameter for parameter in parameters if parameter.requires_grad]
+        slopes = [torch.zeros_like(one) if one.grad is None else one.grad for one in trained]
+        flat = torch.cat([slope.reshape(-1) for slope in slopes])
+        with self._reaching():
+            dist.all_reduce(flat)
+        for parameter, slope, part in zip(trained, slopes, flat.split([one.numel() for one in slopes]), strict=True):
+            parameter.grad = slope.copy_(part.view(slope.shape)).mul_(factor)
+
+    @torch.no_grad()
+    def copy_from_first(self, tensors: Sequence[Tensor]) -> None:
+        """Overwrites `tensors` with the first process's. Float64 holds float32 and counts below 2**53 exactly."""
+        if self.size == 1 or not tensors:
+            return
+        flat = torch.cat([tensor.reshape(-1).double() for tensor in tensors])
+        with self._reaching():
+            dist.broadcast(flat, 0)
+        for tensor, part in zip(tensors, flat.split([one.numel() for one in tensors]), strict=True):
+            tensor.copy_(part.view(tensor.shape))
+
+    @contextmanager
+    def _reaching(self) -> Iterator[None]:
+        try:
+            yield
+        except RuntimeError as error:
+            raise MachineError(f"process {self.rank} of {self.size}: lost the others ({str(error).splitlines()[0]})",
+                               "One of them ended or is stuck; its own message says why.",
+                               "Start all of them again; a run goes on with layerwise resume.") from None
+
+
+ALONE = World()
+_current = ALONE
+
+
+def world() -> World:
+    """The processes that this one works with: itself alone outside of `joined`."""
+    return _current
+
+
+@contextmanager
+def joined() -> Iterator[World]:
+    """Joins the processes that torchrun started with this one, and leaves them at the end; inside another it is that.
+
+    Raises InputError for an environment that does not hold together, MachineError where the others don't come.
+    """
+    global _current
+    found = _announced()
+    if found.size == 1 or _current.size > 1:
+        yield _current
+        return
+    cuda = torch.cuda.is_available() and torch.cuda.device_count() >= found.size
+    if cuda:
+        torch.cuda.set_device(found.rank)
+    with found._reaching():
+        dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=TIMEOUT)
+    _current = found
+    try:
+        yield found
+    finally:
+        _current = ALONE
+        dist.destroy_process_group()
+
+
+def first_speaks() -> None:
+    """From here on what this process prints as a result leads nowhere, unless it is the first: results come once."""
+    if not _announced().first:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _announced() -> World:
+    """The world that torchrun's variables describe; alone where there are none."""
+    size = os.environ.get("WORLD_SIZE", "1")
+    if size == "1":
+        return ALONE
+    rank, local = os.environ.get("RANK", ""), os.environ.get("LOCAL_WORLD_SIZE", size)
+    if not (size.isdecimal() and rank.isdecimal() and int(rank) < int(size) == int(local)):
+        raise InputError(f"RANK={rank!r}, WORLD_SIZE={size!r}, LOCAL_WORLD_SIZE={local!r}: not those of one machine",
+                         "All processes read and write the same folders.",
+                         "Start with torchrun --nproc-per-node N -m layerwise ..., or unset these variables.")
+    return World(int(rank), int(size))
+
+
+def _padded(data: Tensor, length: int) -> Tensor:
+    return torch.cat([data, data.new_zeros(length - len(data))])
+
+
+def _described(error: Exception) -> list[Any]:
+    """The arguments of the same error for another process, after its place in KINDS."""
+    if not isinstance(error, LayerwiseError):
+        return [len(KINDS) - 1, f"{type(error).__name__}: {error}"]
+    kind = next(place for place, kind in enumerate(KINDS) if isinstance(error, kind))
+    return [kind, error.what, error.why, error.mend, list(error.details)]
