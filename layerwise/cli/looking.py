@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from layerwise.cli.app import Json, Set, data_dir
 from layerwise.cli.tables import cell, print_json, print_table
 from layerwise.console import SETTINGS, note, out, progress_of
+from layerwise.errors import InputError
 
 
 def register(app: typer.Typer) -> None:
@@ -61,26 +62,55 @@ def models(
     size: Annotated[int, typer.Option(min=0, help="Side of the input in pixels; 0: the paper's.")] = 0,
     channels: Annotated[int, typer.Option(min=0, help="Input channels; 0: the paper's.")] = 0,
     classes: Annotated[int, typer.Option(min=0, help="Number of classes; 0: the paper's.")] = 0,
-    cost: Annotated[bool, typer.Option("--cost", help="The list with parameters and multiply-adds.")] = False,
+    filters: Annotated[list[str] | None, typer.Option("--filter", metavar="TEXT", show_default=False, help="Networks "
+                                                      "with this in name, paper, year, flow or input.")] = None,
+    sort: Annotated[str, typer.Option(metavar="COLUMN", show_default=False, help="name, paper, year, flow, input, "
+                                      "parameters or multiply-adds; -COLUMN: the largest first.")] = "",
+    chart: Annotated[Path | None, typer.Option(metavar="FILE", show_default=False, help="Draw parameters, operations "
+                                               "and reported error of the networks as SVG.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Lists the networks, or a network's layers: output shape, parameters, multiply-adds."""
+    """Lists the networks; or one's stages as its paper has them, and its layers with cost and receptive field."""
     from layerwise.jobs.layer_table import layer_table, network_list
 
-    if not name:
-        rows = network_list(cost)
-        if as_json:
-            return print_json({"networks": rows})
-        headers = ("network", "input (C, H, W)", *(("classes", "parameters", "multiply-adds") if cost else ()))
-        return print_table(headers, [[cell(value) for value in row.values()] for row in rows])
-    table = layer_table(name, size, channels, classes)
+    if name:
+        if filters or sort or chart:
+            raise InputError("--filter, --sort and --chart are for the list of networks", mend="Leave out NAME.")
+        return _one_network(layer_table(name, size, channels, classes), as_json)
+    if size or channels or classes:
+        raise InputError("--size, --channels and --classes are for one network", mend="Name it: layerwise models NAME")
+    rows = network_list(filters or [], sort, progress_of("counting networks"))
+    if chart:
+        from layerwise.report.lineage import draw
+
+        draw(rows, chart)
+    if as_json:
+        return print_json({"networks": rows} | ({"chart": str(chart)} if chart else {}))
+    print_table(("network", "paper", "year", "flow", "input", "classes", "parameters", "multiply-adds"),
+                [[cell(value) if key != "year" else str(value) for key, value in row.items()] for row in rows])
+    if chart:
+        note(f"chart: {chart}")
+    return None
+
+
+def _one_network(table: dict[str, Any], as_json: bool) -> None:
     if as_json:
         return print_json(table)
-    print_table(("layer", "kind", "output (C, H, W)", "parameters", "multiply-adds"),
-                [(row["name"], row["kind"], row["output"], row["parameters"], row["multiply_adds"])
+    out(f"{table['name']}: {table['paper']}, \"{table['title']}\" ({table['flow']})")
+    for line in table["reported"]:
+        out(f"reported: {line}")
+    out("")
+    print_table(("stage", "output", "layers", "parameters", "multiply-adds"),
+                [(row["name"], row["output"], row["layers"], row["parameters"], row["multiply_adds"])
+                 for row in table["stages"]])
+    out("")
+    print_table(("layer", "kind", "output", "parameters", "multiply-adds", "activations", "field", "step"),
+                [(row["name"], row["kind"], row["output"], row["parameters"], row["multiply_adds"],
+                  row["activations"], row["field"] and row["field"][:2], row["field"] and row["field"][2])
                  for row in table["layers"]])
-    out(f"\n{name}: {table['parameters']:,} parameters, {table['multiply_adds']:,} multiply-adds for one input of "
-        f"{'x'.join(map(str, table['input']))} ({table['convention']})")
+    out(f"\n{table['name']}: {table['parameters']:,} parameters, {table['multiply_adds']:,} multiply-adds and "
+        f"{table['activations']:,} activations for one input of {'x'.join(map(str, table['input']))} "
+        f"({table['convention']}); field and step in pixels of the input, padding included")
     for line in table["notes"]:
         note(f"note: {line}")
     return None

@@ -59,7 +59,7 @@ class Fields(TorchDispatchMode):
     """
 
     def __init__(self, picture: Tensor) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         pixel = Axis(0, 0, 1)
         # The tensors are kept with their fields: an id is free again when its tensor is gone.
         self._known: dict[int, tuple[Tensor, Field, bool]] = {id(picture): (picture, (pixel, pixel), False)}
