@@ -205,28 +205,31 @@ def _row(name: str, layer: nn.Module, output: tuple[int, ...], field: tuple[int,
 
 @contextmanager
 def _stateless(network: nn.Module, input_shape: tuple[int, ...]) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
-    """The network's parameters and buffers, and one picture, on the meta device; evaluation mode in between."""
+    """The network's parameters and buffers, and one picture, on the meta device; evaluation mode in between.
+
+    Batch normalisation, which changes no shape and is slow on the meta device, passes its input on.
+    """
     entries = (*network.named_parameters(), *network.named_buffers())
     state = {name: torch.empty_like(tensor, device="meta") for name, tensor in entries}
     dtype = next((tensor.dtype for tensor in state.values() if tensor.is_floating_point()), torch.float32)
     modes = {module: module.training for module in network.modules()}
     network.eval()
+    norms = [module for module in modes if isinstance(module, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.forward = _unchanged  # type: ignore[assignment, method-assign]
     try:
         with torch.no_grad():
             yield state, torch.empty(1, *input_shape, dtype=dtype, device="meta")
     finally:
         for module, mode in modes.items():
             module.training = mode
+        for norm in norms:
+            del norm.forward
 
 
 def _on_meta(name: str, num_classes: int | None = None, in_channels: int | None = None) -> nn.Module:
-    """The network for its shapes only: batch normalisation, slow on the meta device, passes its input on."""
     with torch.device("meta"):
-        network = build(name, num_classes, in_channels)
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.forward = _unchanged  # type: ignore[assignment, method-assign]
-    return network
+        return build(name, num_classes, in_channels)
 
 
 def _unchanged(maps: Tensor) -> Tensor:
