@@ -34,9 +34,9 @@ class LpPool2d(_Window):
     """(sum over the window of |x|^p)^(1/p) (Sermanet, Chintala, LeCun 2012, section 2.1, all weights G equal to 1).
 
     p = 1 is the sum, p = inf the maximum of the absolute values. torch's own LPPool2d keeps the sign of odd powers, so
-    that positive and negative values cancel, has no powers between whole numbers for negative values and no gradient
-    for a window of zeros (here 0). Windows are scaled by their largest value first: high powers neither overflow nor
-    vanish.
+    that positive and negative values cancel, gives no number for other powers of negative values, and overflows. Here
+    windows are scaled by their largest value first: high powers neither overflow nor vanish. The gradient of a window
+    of zeros is 0.
     Input (N, C, H, W), output (N, C, H', W').
     """
 
