@@ -260,6 +260,17 @@ def test_calibrate(run: Path, capsys: pytest.CaptureFixture[str], place: dict[st
     plain, calibrated = (ask_predict(capsys, run, picture, *words) for words in ((), ("--calibrated",)))
     assert plain["class"] == calibrated["class"]
     assert plain["probability"] != calibrated["probability"]
+    home = run / "calibration"
+    assert {file.name for file in home.iterdir()} == {"result.json", "reliability.svg"}
+    record = json.loads((home / "result.json").read_text())
+    assert {key: record[key] for key in ("bins", "temperature")} == {key: found[key] for key in ("bins", "temperature")}
+    assert record["sha256"] == weights
+    assert main(["report", str(run)]) == 0
+    assert 'id="calibration"' in (run / "report.html").read_text("utf-8")
+    figure = place["root"] / "figure.svg"
+    assert main(["calibrate", str(run), "--figure", str(figure)]) == 0
+    assert f"figure: {home / 'reliability.svg'}\nfigure: {figure}" in capsys.readouterr().out
+    assert figure.read_bytes() == (home / "reliability.svg").read_bytes()
     assert main(["calibrate", str(run), "--report", "val"]) == 2
     assert "fitted and judged on the same pictures" in capsys.readouterr().err
 

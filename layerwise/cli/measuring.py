@@ -72,17 +72,21 @@ def calibrate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run or a model file.", show_default=False)],
     fit: Annotated[str, typer.Option(metavar="SPLIT|DIR", help="The pictures the temperature is fitted on.")] = "val",
     report: Annotated[str, typer.Option(metavar="SPLIT|DIR", help="The pictures it is judged on.")] = "test",
+    figure: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the reliability figure (SVG) there too; of "
+                                                "a run it is in calibration/.", show_default=False)] = None,
     as_json: Json = False,
 ) -> None:
     """Fits a temperature so that probabilities mean what they say, and shows its effect on other pictures."""
     from layerwise.jobs.assessment import Question
     from layerwise.jobs.calibration import calibrate_model, calibration_lines
 
-    made = calibrate_model(run, fit, report, Question(data_dir=data_dir(), offline=SETTINGS.offline))
+    made = calibrate_model(run, fit, report, Question(data_dir=data_dir(), offline=SETTINGS.offline), figure)
     if as_json:
         return print_json(made.to_json())
     for line in calibration_lines(made):
         out(line)
+    for place in ([run / "calibration" / "reliability.svg"] if run.is_dir() else []) + ([figure] if figure else []):
+        out(f"figure: {place}")
     return None
 
 

@@ -6,9 +6,11 @@ The temperature is used only where it is asked for (`layerwise predict --calibra
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
-from layerwise import modelfile
+from layerwise import modelfile, rundir
+from layerwise.checkpoint import replace_durably
 from layerwise.console import number, percent
 from layerwise.data.source import Samples
 from layerwise.errors import InputError
@@ -16,22 +18,45 @@ from layerwise.evaluate import EvaluateOptions
 from layerwise.evaluation.calibrate import Calibration, calibrate
 from layerwise.jobs.assessment import SPLITS, Question, asked_samples
 from layerwise.modelfile import ModelFile
+from layerwise.report.page import standalone_reliability
 
-KEY = "calibration"
+KEY = HOME = "calibration"
+FORMAT = 1
 
 
-def calibrate_model(path: Path, fit: str, report: str, question: Question) -> Calibration:
+def calibrate_model(path: Path, fit: str, report: str, question: Question, figure: Path | None = None) -> Calibration:
     """Fits on `fit` and judges on `report`, each a split's name or other data; writes the temperature to the file.
 
-    Raises InputError where both are the same pictures.
+    Of a run the result and its reliability figure are saved in `calibration/`; `figure` is where the figure is written
+    besides. Raises InputError where both are the same pictures, or `figure` exists or is no SVG file.
     """
+    if figure is not None:
+        _require_new_svg(figure)
     found = modelfile.read(path)
     protocol = question.protocol or (found.recipe.protocol if found.recipe else "single")
     options = EvaluateOptions(protocol, data=found.recipe.data if found.recipe else "")
     made = calibrate(found, _samples(fit, found, question), _samples(report, found, question), options)
     kept = {"temperature": made.temperature, "fitted_on": made.fitted_on, "protocol": made.protocol}
     modelfile.write(found.path, dataclasses.replace(found, provenance=found.provenance | {KEY: kept}))
+    record = {"format": FORMAT, "sha256": found.sha256, **json.loads(json.dumps(made.to_json()))}
+    drawing = standalone_reliability(record).encode()
+    if path.is_dir():
+        home = path / HOME
+        home.mkdir(exist_ok=True)
+        replace_durably(home / "reliability.svg", drawing)
+        rundir.write_json(home / "result.json", record)
+    if figure is not None:
+        replace_durably(figure, drawing)
     return made
+
+
+def _require_new_svg(figure: Path) -> None:
+    if figure.suffix.lower() != ".svg":
+        raise InputError(f"--figure {figure}: the figure is an SVG file", mend="Give a name that ends in .svg.")
+    if figure.exists():
+        raise InputError(f"{figure}: exists", "Nothing is written over.", "Choose another name.")
+    if not figure.parent.is_dir():
+        raise InputError(f"{figure}: its directory does not exist", mend="Make it first, or choose another name.")
 
 
 def _samples(where: str, found: ModelFile, question: Question) -> Samples:

@@ -26,6 +26,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 from PIL import Image
 
+from layerwise.evaluation.metrics import Bin
 from layerwise.report.text import short
 
 Points = NDArray[np.float64]  # (points, 2): iteration, value
@@ -138,6 +139,52 @@ def confusion_matrix(counts: NDArray[np.int64], names: Sequence[str], label: str
         axes.xaxis.labelpad = axes.yaxis.labelpad = 9
         axes.spines[:].set_visible(False)
         return _svg(figure, label)
+
+
+def reliability(panels: Sequence[tuple[str, Sequence[Bin]]], size: tuple[int, int], label: str) -> str:
+    """Reliability diagrams (Guo et al. 2017, figure 1), one a panel: `panels` are a title and its bins.
+
+    Accuracy against confidence with the diagonal of perfect calibration, and below how many pictures each bin holds.
+    Side by side, or below each other where `size` (CSS pixels) is higher than wide. Returns an `<svg>` element.
+    """
+    stacked = size[1] > size[0]
+    shape = (2 * len(panels), 1) if stacked else (2, len(panels))
+    with _figure(size) as figure:
+        grid = figure.add_gridspec(*shape, height_ratios=(3, 1) * (shape[0] // 2))
+        for place, (title, bins) in enumerate(panels):
+            row, column = (2 * place, 0) if stacked else (0, place)
+            upper, lower = figure.add_subplot(grid[row, column]), figure.add_subplot(grid[row + 1, column])
+            middles = [(one.lower + one.upper) / 2 for one in bins]
+            width = 0.9 * (bins[0].upper - bins[0].lower) if bins else 1.0
+            upper.bar(middles, [one.accuracy or 0 for one in bins], width=width, color=ACCENT, alpha=0.75,
+                      label="accuracy")
+            full = [(middle, one.confidence) for middle, one in zip(middles, bins, strict=True)
+                    if one.confidence is not None]
+            upper.hlines([sure for _, sure in full], [middle - width / 2 for middle, _ in full],
+                         [middle + width / 2 for middle, _ in full], color=WARN, linewidth=2, label="mean confidence")
+            upper.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (4, 3)), label="calibrated")
+            upper.set(xlim=(0, 1), ylim=(0, 1), title=title)
+            upper.title.set_fontsize(12)
+            upper.set_xticklabels([])
+            lower.bar(middles, [one.count for one in bins], width=width, color=MUTED, alpha=0.6)
+            lower.set(xlim=(0, 1), xlabel="confidence")
+            lower.yaxis.set_major_locator(MaxNLocator(2, integer=True))
+            lower.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _brief(int(value))))
+            if column == 0:
+                upper.set_ylabel("accuracy")
+                lower.set_ylabel("pictures")
+            if place == 0:
+                upper.legend(loc="upper left", handlelength=1.4, fontsize=10)
+        return _svg(figure, label)
+
+
+def standalone(svg: str, style: str) -> str:
+    """A figure as a file of its own: the page's colours for light and dark of `style` (style.css) within it."""
+    colours = "".join(re.findall(r"^(?::root \{.*?^\}|@media \(prefers-color-scheme: dark\) \{.*?^\})", style,
+                                 re.MULTILINE | re.DOTALL))
+    inner = f"<style>{colours} svg {{ background: var(--card); font-family: sans-serif; }}</style>"
+    head, rest = svg.split(">", 1)
+    return f'{head} xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink">{inner}{rest}\n'
 
 
 def top_confusions(counts: NDArray[np.int64], most: int) -> list[tuple[int, int, int]]:

@@ -17,8 +17,9 @@ from safetensors import SafetensorError, safe_open
 
 from layerwise.errors import InputError, MachineError
 from layerwise.report import figures, text
-from layerwise.report.run import Evaluation, Record, RunFiles, curve, last_step, listing, read_run, section
+from layerwise.report.run import Evaluation, Record, RunFiles, bins, curve, last_step, listing, read_run, section
 from layerwise.report.tables import (
+    OUTDATED,
     SPLIT_WORDS,
     class_counts,
     class_rows,
@@ -94,7 +95,8 @@ def render(files: RunFiles) -> str:
         "recipe": recipe_parts(files.recipe),
         "data": data_rows(data),
         "data_notes": [note for note in listing(data, "notes") if isinstance(note, str)],
-        "class_counts": class_counts(data, found),
+        "class_counts": class_counts(files, found),
+        "calibration": _calibration(files, missing),
         "machine": machine_parts(files),
         "missing": missing,
     }
@@ -144,7 +146,7 @@ def _headline(files: RunFiles, found: Evaluation) -> Record:
 def _cautions(files: RunFiles, found: Evaluation) -> list[str]:
     """What keeps the number at the top of the page from being this run's test error."""
     outcome = found.result
-    cautions = []
+    cautions = [f"This evaluation is {OUTDATED}."] if files.outdated(outcome.models) else []
     if outcome.split != "test":
         cautions.append("There is no evaluation on the test split: this is not a test error.")
         if outcome.split == "val" and files.recipe.get("select") == "best":
@@ -234,6 +236,51 @@ def _confusion(found: Evaluation) -> Record | None:
     }
 
 
+def reliability_figure(made: Record, size: tuple[int, int], label: str) -> str | None:
+    """The reliability diagrams before and after a calibration, as `calibrate` saves it; None where it has no bins."""
+    panels = []
+    for when in ("before", "after"):
+        held = section(made, when)
+        found = bins(held)
+        if found is None:
+            return None
+        panels.append((f"{when}: ECE {text.percent(held.get('calibration_error'))}", found))
+    return figures.reliability(panels, size, label)
+
+
+def standalone_reliability(made: Record) -> str:
+    """The same as a file of its own. Raises InputError where `made` has no bins."""
+    drawn = reliability_figure(made, (640, 380), "Reliability before and after the temperature")
+    if drawn is None:
+        raise InputError("this calibration holds no bins, so there is nothing to draw")
+    return figures.standalone(drawn, _template_file("style.css"))
+
+
+def _calibration(files: RunFiles, missing: list[str]) -> Record | None:
+    """The saved calibration of the run: its figure, wide and narrow, and the numbers of its caption."""
+    made = files.calibration
+    if not made:
+        return None
+    label = "Accuracy against confidence, before and after the temperature"
+    wide = reliability_figure(made, (640, 380), label)
+    narrow = reliability_figure(made, (330, 700), f"Narrow: {label}")
+    if wide is None or narrow is None:
+        missing.append("calibration/result.json: its bins are not those that a calibration writes; not shown.")
+        return None
+    fitted, reported = section(made, "fitted_on"), section(made, "reported_on")
+    return {
+        "wide": Markup(wide), "narrow": Markup(narrow), "bins": made.get("bins"),
+        "temperature": made.get("temperature"), "protocol": str(section(made, "protocol").get("name", "?")),
+        "fitted": str(fitted.get("split", "?")), "fitted_samples": fitted.get("samples"),
+        "reported": str(reported.get("split", "?")), "reported_samples": reported.get("samples"),
+        "rows": [(words, *(section(made, when).get(key) for when in ("before", "after"))) for words, key in (
+            ("expected calibration error (ECE)", "calibration_error"),
+            ("largest calibration error", "max_calibration_error"), ("loss", "loss"), ("Brier score", "brier"))],
+        "cautions": [*([f"This calibration is {OUTDATED}."] if files.outdated([made]) else []),
+                     *(note for note in listing(made, "notes") if isinstance(note, str))],
+    }
+
+
 def _worst(found: Evaluation) -> list[Record]:
     """The worst mistakes with their pictures. A picture is read from the evaluation's own folder and nowhere else."""
     mistakes = []
@@ -281,17 +328,17 @@ def _first_convolution(path: Path) -> tuple[str, NDArray[np.float64]]:
 
     Raises ValueError where there is none or its numbers are not finite.
     """
-    with safe_open(path, framework="numpy") as tensors:
+    with safe_open(path, framework="pt") as tensors:  # numpy knows no bfloat16
         names = [name for name in tensors.keys() if name.endswith("weight")  # noqa: SIM118 - not a dict
                  and len(tensors.get_slice(name).get_shape()) == 4]
         if not names:
             raise ValueError("the model has no convolution")
         first = min(names, key=lambda name: (not re.match(r"(model\.)?features\.conv1\b", name), "head." in name,
                                              _natural(name)))
-        weight: NDArray[Any] = tensors.get_tensor(first)
+        weight: NDArray[Any] = tensors.get_tensor(first).double().numpy()
     if weight.size == 0 or not np.isfinite(weight).all():
         raise ValueError("the weights are not all finite numbers")
-    return first.removeprefix("model."), weight.astype(np.float64)
+    return first.removeprefix("model."), weight
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +12,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
 
+from layerwise import modelfile
 from layerwise.errors import InputError, LayerwiseError
 from layerwise.evaluation import result
+from layerwise.evaluation.metrics import Bin
 from layerwise.evaluation.result import Result
 from layerwise.recipe import Recipe
 from layerwise.report.text import clean, number
@@ -20,6 +25,7 @@ from layerwise.report.text import clean, number
 Record = dict[str, Any]
 FORMAT = 1
 MOST_BYTES = 256 * 2**20  # of one JSON file; a larger one was not written by a run
+MOST_BINS = 1000
 SPLIT_ORDER = {"test": 0, "val": 1, "train": 2}
 
 
@@ -55,10 +61,17 @@ class RunFiles:
     speed: tuple[Record, ...]
     evaluations: tuple[Evaluation, ...]  # test before val before train; the recipe's own protocol first
     missing: tuple[str, ...]
+    calibration: Record  # calibration/result.json
+    class_counts: dict[str, dict[str, int]]  # split: class: pictures, from data/<split>.csv
+    weights: str  # SHA-256 of the tensors that model.safetensors holds now, "" where it does not say
 
     @property
     def state(self) -> str:
         return str(self.info.get("state", "unknown"))
+
+    def outdated(self, models: list[Record]) -> bool:
+        """Whether none of `models` (of a saved result) has the weights that the run's model file holds now."""
+        return bool(self.weights) and all(model.get("sha256") != self.weights for model in models)
 
     @property
     def headline(self) -> Evaluation | None:
@@ -105,8 +118,12 @@ def read_run(run: Path) -> RunFiles:
     if not (path / "model.safetensors").is_file():
         missing.append("model.safetensors: not there, so the first-layer kernels are not shown.")
     speed = _lines(path / "speed.jsonl", "", missing) if (path / "speed.jsonl").is_file() else []
+    fitted = path / "calibration" / "result.json"
+    calibration = _object(fitted, "the calibration is not shown", missing) if fitted.is_file() else {}
+    counts = {split: found for split in ("train", "val", "test")
+              if (found := _counted(path / "data" / f"{split}.csv", missing))}
     return RunFiles(path, recipe, _recipe_hash(path / "recipe.json"), info, tuple(metrics), tuple(speed),
-                    tuple(evaluations), tuple(missing))
+                    tuple(evaluations), tuple(missing), calibration, counts, _weights(path / "model.safetensors"))
 
 
 def curve(run: RunFiles, kind: str, field: str, most: int = 300) -> NDArray[np.float64]:
@@ -214,6 +231,42 @@ def _evaluations(folder: Path, missing: list[str]) -> Iterator[Evaluation]:
             missing.append(f"evaluations/{file.parent.name}: not shown: {'; '.join(filter(None, reasons))}")
         except (RecursionError, OverflowError, TypeError):
             missing.append(f"evaluations/{file.parent.name}: not shown: its result.json is not one that a run writes")
+
+
+def bins(record: Record) -> list[Bin] | None:
+    """The bins of a saved reliability; None where they are not what `calibrate` writes."""
+    found = []
+    for one in listing(record, "bins")[:MOST_BINS]:
+        parts = [number(one.get(key)) for key in ("lower", "upper", "count")] if isinstance(one, dict) else [None]
+        if any(part is None or part < 0 for part in parts):
+            return None
+        lower, upper, count = (float(part or 0) for part in parts)
+        found.append(Bin(lower, upper, int(count), number(one.get("confidence")), number(one.get("accuracy"))))
+    return found or None
+
+
+def _counted(file: Path, missing: list[str]) -> dict[str, int]:
+    """The pictures of each class in a split's CSV of id,label; {} where there is none, or none that can be read."""
+    try:
+        if file.stat().st_size > MOST_BYTES:
+            raise ValueError("too large for a file that a run writes")
+        with file.open(encoding="utf-8", newline="") as stream:
+            return dict(Counter(row["label"] or "" for row in csv.DictReader(stream)))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, csv.Error) as error:
+        missing.append(f"data/{file.name}: can't be read ({clean(str(error), 120)}), so its classes are not counted.")
+        return {}
+
+
+def _weights(file: Path) -> str:
+    """The digest of its tensors that a model file states; "" where it states none."""
+    try:
+        with safe_open(file, framework="numpy") as tensors:
+            header = json.loads((tensors.metadata() or {}).get(modelfile.HEADER, "{}"))
+    except (OSError, ValueError, RecursionError, SafetensorError):
+        return ""
+    return str(header.get("sha256", "")) if isinstance(header, dict) else ""
 
 
 def _recipe_hash(file: Path) -> str:

@@ -12,6 +12,7 @@ from layerwise.recipe import Recipe
 from layerwise.report import text
 from layerwise.report.run import Evaluation, Record, RunFiles, listing, section
 
+OUTDATED = "of other weights than model.safetensors holds now"
 SPLIT_WORDS = {"test": "test", "val": "validation", "train": "training"}
 RECIPE_PARTS = {
     "What is trained": "name network data seed start_from freeze slow unfreeze_at zero_init_last_scale",
@@ -48,7 +49,8 @@ def evaluation_row(files: RunFiles, found: Evaluation) -> Record:
         "top_k": ", ".join(f"top-{key} {text.percent(value)}" for key, value in
                            section(outcome.metrics, "top_k_error").items()),
         "loss": outcome.metrics["loss"], "calibration": outcome.metrics.get("calibration_error"),
-        "unfair": "the model was chosen by this split" if best else "",
+        "unfair": "not a fair number: the model was chosen by this split" if best else "",
+        "outdated": OUTDATED if files.outdated(outcome.models) else "",
         "rows": [(key, text.exact(value)) for key, value in outcome.protocol.to_json().items()],
         "words": outcome.protocol.description,
     }
@@ -75,16 +77,13 @@ def data_rows(data: Record) -> list[tuple[str, str]]:
     return known + text.rows(rest) if data else []
 
 
-def class_counts(data: Record, found: Evaluation | None) -> Record | None:
+def class_counts(files: RunFiles, found: Evaluation | None) -> Record | None:
     """Numbers of pictures for each class (rows) and split (columns), as far as the run recorded them."""
+    data = section(files.info, "data")
     names = [str(name) for name in listing(data, "class_names")]
     saved = data.get("class_counts")
-    columns: dict[str, Sequence[Any]] = {}
-    if isinstance(saved, dict):
-        columns = {str(split): counts for split, counts in saved.items() if isinstance(counts, list)}
-    elif isinstance(saved, list):
-        columns = {"train": saved}
-    columns = {split: counts for split, counts in columns.items() if len(counts) == len(names)}
+    columns: dict[str, Sequence[Any]] = {"train": saved} if isinstance(saved, list) and len(saved) == len(names) else {}
+    columns |= {split: [counts.get(name, 0) for name in names] for split, counts in files.class_counts.items()}
     if found and found.result.split not in columns and names:
         supports = {str(item["name"]): item["support"] for item in found.result.classes}
         columns[found.result.split] = [supports.get(name) for name in names]
