@@ -6,12 +6,20 @@ import inspect
 from collections.abc import Callable
 
 from layerwise.errors import InputError, nearest
-from layerwise.models import alexnet, lenet, resnet
+from layerwise.layers.large_weights import LargeWeights
+from layerwise.models import alexnet, dsn, fitnet, highway, lenet, maxout, nin, resnet, vgg, zfnet
 from layerwise.models.network import Network, Paper, Reported
 
 _FAMILIES = (
     lenet,
     alexnet,
+    zfnet,
+    nin,
+    maxout,
+    vgg,
+    dsn,
+    fitnet,
+    highway,
     resnet,
 )
 _VARIANTS: dict[str, Callable[..., Network]] = {k: v for family in _FAMILIES for k, v in family.VARIANTS.items()}
@@ -70,7 +78,8 @@ def build(name: str, num_classes: int | None = None, in_channels: int | None = N
         takes = ", ".join(f"{key} ({default})" for key, default in free.items())
         raise InputError(f"{name} cannot be built so", mend=f"It takes: {takes}.", details=problems)
     complete = free | {key: tuple(value) if isinstance(value, list) else value for key, value in chosen.items()}
-    network = constructor(**complete)
+    with LargeWeights():
+        network = constructor(**complete)
     plain = {key: list(value) if isinstance(value, tuple) else value for key, value in complete.items()}
     network.architecture = {"name": name, "arguments": plain}
     return network
