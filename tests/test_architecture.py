@@ -42,6 +42,7 @@ ROOMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
                  (*LOW, *NETWORKS, "data", *MEASURES, *FILES)),
     "train": (("train", "training"),
               (*LOW, *NETWORKS, "data", *MEASURES, "rules", *FILES, "console")),
+    "importing": (("importing",), (*LOW, *NETWORKS, "data", *FILES)),
     "compress": (("compress",), (*LOW, *NETWORKS, "data", *MEASURES, *FILES, "evaluate")),
     "explain": (("explain",), (*LOW, *NETWORKS, "data", *MEASURES, *FILES)),
     "serve": (("serve",), (*LOW, *NETWORKS, "data", *MEASURES, *FILES)),
@@ -56,7 +57,7 @@ ROOMS["command line"] = (("cli", "__main__"), (*EVERYWHERE, "jobs", "public"))
 # Packages that only these rooms may import: the core stays small, and a page or a table is made in one place.
 GUESTS = {
     "typer": ("command line",), "rich": ("console", "command line"), "jinja2": ("report",),
-    "matplotlib": ("report", "experiments", "explain"), "pooch": ("data",), "torchvision": (), "timm": (),
+    "matplotlib": ("report", "experiments", "explain"), "torchvision": (), "timm": (),
 }
 UNSAFE_IMPORTS = ("pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve", "yaml", "imp", "runpy", "code")
 UNSAFE_CALLS = ("eval", "exec", "compile", "__import__", "import_module", "system", "popen")

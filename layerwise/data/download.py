@@ -1,5 +1,7 @@
 """Where published data sets are looked for, and how they are fetched: checked by SHA-256, whole or not at all.
 
+An interrupted download goes on where it stopped (`resumable.py`).
+
 The digests of Fashion-MNIST, MNIST and CIFAR are those of the authors' files, as also published by TensorFlow Datasets
 and several other projects; `size` is the number of bytes.
 """
@@ -100,20 +102,23 @@ def download(remote: Remote, folder: Path, name: str, offline: bool) -> Path:
         raise MachineError(
             f"{name}: {remote.file} is not on this machine", "--offline forbids to download it.", by_hand + looked
         )
-    import pooch  # only now: nothing of the network is loaded without need
+    from layerwise.data.resumable import WrongFileError, fetch_file  # nothing of the network is loaded without need
 
-    pooch.get_logger().setLevel("WARNING")
+    target = folder / remote.file
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        path = pooch.retrieve(remote.url, known_hash=f"sha256:{remote.sha256}", fname=remote.file, path=folder)
-    except ValueError as problem:  # pooch deletes the temporary file
+        fetch_file(remote.url, target, remote.sha256, remote.size)
+    except WrongFileError as sent:  # its part is deleted
         raise ToleranceError(
             f"{name}: what {remote.url} sent is not the published file",
-            f"Expected SHA-256 {remote.sha256}, {remote.size:,} bytes. {problem}",
+            f"Expected {remote.size:,} bytes with SHA-256 {remote.sha256}, got "
+            f"{'more' if sent.size > remote.size else f'{sent.size:,}'} with {sent.sha256}.",
             by_hand + looked,
         ) from None
-    except OSError as problem:  # requests' errors are OSErrors
+    except OSError as problem:
         raise MachineError(
-            f"{name}: can't download {remote.url}", f"{type(problem).__name__}: {problem}", by_hand + looked
+            f"{name}: can't download {remote.url}",
+            f"{type(problem).__name__}: {problem}. What came so far is kept; the next call goes on there.",
+            by_hand + looked,
         ) from None
-    return Path(path)
+    return target
