@@ -15,7 +15,7 @@ from layerwise.errors import InputError
 from layerwise.models import build, for_small_pictures, names, paper, published_input, reported, resnet
 from layerwise.models.network import FLOWS, SupervisedNetwork
 from layerwise.models.shapes import Cost, cost
-from tests.model_counts import COUNTS
+from tests.model_counts import COUNTS, SMALL_ARGUMENTS
 
 
 def small_side(name: str) -> int:
@@ -47,7 +47,7 @@ def _seed():
 @pytest.fixture(scope="module", params=list(COUNTS))
 def network(request):
     torch.manual_seed(1)
-    model = build(request.param, num_classes=3)
+    model = build(request.param, num_classes=3, **SMALL_ARGUMENTS.get(request.param, {}))
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:
         norm.momentum = None  # the running statistics become the first batch's own: 1,202 layers overflow without
@@ -207,4 +207,4 @@ def test_all_wrong_arguments_at_once():
         build("alexnet", num_classes=-1, dropout=1.5, groups=2)
     assert len(caught.value.details) == 3
     assert "dropout=1.5: expected a number from 0 up to, but not including, 1" in str(caught.value)
-    assert "It takes: num_classes (1000), in_channels (3), dropout (0.5)." in str(caught.value)
+    assert "It takes: num_classes (1000), in_channels (3), dropout (0.5), map_side (6)" in str(caught.value)

@@ -23,6 +23,24 @@ def he_normal(model: nn.Module) -> None:
                 nn.init.zeros_(module.bias)
 
 
+def glorot_uniform(model: nn.Module) -> None:
+    """Weights ~ U(-b, b) with b^2 = 6 / (inputs + outputs) of a unit; biases 0 (Glorot & Bengio 2010, eq. 16)."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def normal(model: nn.Module, deviation: float) -> None:
+    """Weights ~ N(0, deviation^2); biases 0: one width for all layers, as in the papers before He et al. 2015."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.normal_(module.weight, std=deviation)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
 def uniform_by_inputs(model: nn.Module) -> None:
     """Weights and biases ~ U(-2.4 / F, 2.4 / F) with F the number of inputs of the unit (LeCun et al. 1989 and 1998).
 

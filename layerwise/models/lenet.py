@@ -176,5 +176,6 @@ PAPERS = {
 }
 REPORTED = {
     "lenet1989": (Reported(5.0, "top-1", "US zip codes, test", "section 5"),),
+    "lenet1990": (Reported(1.0, "top-1 of those kept, 9 % rejected", "US zip codes, test", "abstract"),),
     "lenet5_1998": (Reported(0.95, "top-1", "MNIST test", "section III-C"),),
 }
