@@ -1,12 +1,15 @@
-"""AlexNet: counts layer by layer, shapes, start of the weights."""
+"""AlexNet: counts layer by layer, shapes, start of the weights, and what the paper says of its own network."""
 
 from __future__ import annotations
+
+import math
 
 import pytest
 import torch
 from torch import nn
 
 from layerwise.models import build
+from layerwise.models.dense import fully_convolutional
 from layerwise.models.shapes import cost, stage_shapes
 
 
@@ -46,3 +49,97 @@ def test_alexnets_towers_are_apart_in_conv2():
     with torch.device("meta"):
         model = build("alexnet")
     assert [getattr(model.features, f"conv{i}").groups for i in range(1, 6)] == [1, 2, 1, 2, 2]
+
+
+# Figure 2 of the paper: the input, then the neurons of conv1 to conv5, fc6, fc7 and fc8.
+PRINTED_INPUT, PRINTED = 150_528, (253_440, 186_624, 64_896, 64_896, 43_264, 4096, 4096, 1000)
+
+
+def neurons(name: str = "alexnet") -> tuple[int, ...]:
+    """The outputs of the layers with weights."""
+    return tuple(math.prod(row.output) for row in cost(name).rows if row.kind in ("Conv2d", "Linear"))
+
+
+def steps(side: int) -> float:
+    """The positions of an 11x11 kernel at stride 4 without padding: a whole number where it reaches the border."""
+    return (side - 11) / 4 + 1
+
+
+def test_224_or_227():
+    """Fails: 224x224 does not give the paper's maps. Holds: 227x227 does, and 55x55 pools to 27 and 13."""
+    assert steps(224) == 54.25
+    assert steps(227) == 55
+    assert PRINTED_INPUT == 3 * 224 * 224 != 3 * 227 * 227
+    with torch.device("meta"):
+        features = build("alexnet").features
+        assert features[0](torch.empty(1, 3, 224, 224)).shape[2:] == (54, 54)
+        assert features[:8](torch.empty(1, 3, 224, 224)).shape[2:] == (12, 12)  # the paper's conv3 has 13x13
+        assert features[:8](torch.empty(1, 3, 227, 227)).shape[2:] == (13, 13)
+
+
+def test_the_neurons_of_figure_2():
+    """Holds in every layer but the first, whose printed number fits no square map of 96 channels."""
+    ours = neurons()
+    assert ours[1:] == PRINTED[1:]
+    assert (ours[0], PRINTED[0]) == (96 * 55 * 55, 96 * 55 * 48)
+    assert math.isqrt(PRINTED[0] // 96) ** 2 != PRINTED[0] // 96
+
+
+def test_650_000_neurons():
+    """Fails for the printed layers and for ours, to two digits; holds for our convolutions alone."""
+    assert sum(PRINTED) == 622_312
+    assert sum(neurons()) == 659_272
+    assert [round(count, -4) for count in (sum(PRINTED), sum(neurons()))] == [620_000, 660_000]
+    assert round(sum(neurons()[:5]), -4) == 650_000
+
+
+def test_60_million_parameters():
+    """Holds cut off to millions, fails rounded."""
+    count = cost("alexnet").parameters
+    assert count // 10**6 == 60
+    assert round(count / 10**6) == 61
+
+
+def test_each_convolution_has_at_most_one_percent_of_the_parameters():
+    """Section 1. Holds for conv1, conv2 and conv5; fails for conv3 and conv4."""
+    counted = cost("alexnet")
+    parts = {row.name[-5:]: row.parameters / counted.parameters for row in counted.rows if row.kind == "Conv2d"}
+    assert {name for name, part in parts.items() if part <= 0.01} == {"conv1", "conv2", "conv5"}
+    assert (round(100 * parts["conv3"], 2), round(100 * parts["conv4"], 2)) == (1.45, 1.09)
+
+
+def test_the_sixth_convolution_is_over_the_last_pooling_layer():
+    shapes = stage_shapes("alexnet_six_conv")
+    assert list(shapes)[-3:] == ["pool5", "conv6", "relu_conv6"]
+    assert shapes["pool5"] == shapes["conv6"] == (256, 6, 6)
+    sixth, plain = cost("alexnet_six_conv"), cost("alexnet")
+    assert sixth.parameters - plain.parameters == 256 * 128 * 9 + 256
+    assert sixth.multiply_adds - plain.multiply_adds == 256 * 128 * 9 * 36
+    assert list(shapes)[:-2] == list(stage_shapes("alexnet"))
+
+
+def test_the_sixth_convolutions_bias_is_one_and_22_000_classes_fit():
+    model = build("alexnet_six_conv", num_classes=5, map_side=1, hidden_features=8)
+    assert (model.features.conv6.bias == 1).all()
+    with torch.device("meta"):
+        assert build("alexnet_six_conv", num_classes=22_000)(torch.empty(1, 3, 227, 227)).shape == (1, 22_000)
+
+
+def test_other_pictures_and_hidden_layers_are_arguments():
+    model = build("alexnet", num_classes=4, map_side=2, hidden_features=10).eval()
+    assert (model.head.fc6.in_features, model.head.fc7.out_features) == (256 * 4, 10)
+    with torch.no_grad():
+        assert model(torch.randn(1, 3, 99, 99)).shape == (1, 4)
+        with pytest.raises(RuntimeError):  # the control: a map of another side
+            model(torch.randn(1, 3, 67, 67))
+
+
+def test_the_sixth_convolution_goes_on_above_the_trained_size():
+    model = build("alexnet_six_conv", num_classes=3, hidden_features=8).eval()
+    for layer in (model.head.fc6, model.head.fc7, model.head.fc8):
+        nn.init.kaiming_normal_(layer.weight)
+    images = torch.randn(1, 3, 227, 227)
+    with torch.no_grad():
+        expected = model(images)
+        torch.testing.assert_close(fully_convolutional(model)(images), expected, rtol=1e-4, atol=1e-5)
+        assert fully_convolutional(model).score_map(torch.randn(1, 3, 227, 259)).shape == (1, 3, 1, 2)
