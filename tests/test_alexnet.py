@@ -135,11 +135,11 @@ def test_other_pictures_and_hidden_layers_are_arguments():
 
 
 def test_the_sixth_convolution_goes_on_above_the_trained_size():
-    model = build("alexnet_six_conv", num_classes=3, hidden_features=8).eval()
+    model = build("alexnet_six_conv", num_classes=3, hidden_features=8).eval().double()
     for layer in (model.head.fc6, model.head.fc7, model.head.fc8):
         nn.init.kaiming_normal_(layer.weight)
-    images = torch.randn(1, 3, 227, 227)
+    images = torch.randn(1, 3, 227, 227).double()
     with torch.no_grad():
         expected = model(images)
-        torch.testing.assert_close(fully_convolutional(model)(images), expected, rtol=1e-4, atol=1e-5)
-        assert fully_convolutional(model).score_map(torch.randn(1, 3, 227, 259)).shape == (1, 3, 1, 2)
+        torch.testing.assert_close(fully_convolutional(model)(images), expected, rtol=1e-12, atol=1e-12)
+        assert fully_convolutional(model).score_map(torch.randn(1, 3, 227, 259).double()).shape == (1, 3, 1, 2)

@@ -87,10 +87,10 @@ def test_weights_start_at_a_hundredth():
 
 def test_equal_scores_as_a_fully_convolutional_network():
     torch.manual_seed(0)
-    model = build("zfnet", num_classes=3, hidden_features=8).eval()
+    model = build("zfnet", num_classes=3, hidden_features=8).eval().double()
     for layer in (model.head.fc6, model.head.fc7, model.head.fc8):
         nn.init.kaiming_normal_(layer.weight)
-    images = torch.randn(1, 3, 224, 224)
+    images = torch.randn(1, 3, 224, 224).double()
     with torch.no_grad():
         expected = model(images)
-        assert (fully_convolutional(model)(images) - expected).abs().max() <= 1e-5 * expected.abs().max()
+        assert (fully_convolutional(model)(images) - expected).abs().max() <= 1e-12 * expected.abs().max()
