@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import hashlib
 import io
 import json
 import os
@@ -12,13 +13,29 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from layerwise.checkpoint import fsync_directory, replace_durably
+from layerwise.data.scan import scan_files
 from layerwise.data.source import DataSet, Samples
 from layerwise.errors import InputError
 from layerwise.recipe import Recipe
+from layerwise.spreadsheet import plain_cell, safe_cell
 
 FORMAT = 1
 RECIPE, RUN, METRICS, SPEED, CHECKPOINTS = "recipe.json", "run.json", "metrics.jsonl", "speed.jsonl", "checkpoints"
+
+
+def require_new(out: Path) -> None:
+    """Raises InputError where `out` exists and is not an empty directory: nothing is written over."""
+    if out.is_file():
+        raise InputError(f"{out}: is a file", "A run is a directory.", "Choose another name with --out.")
+    if out.exists() and any(out.iterdir()):
+        raise InputError(
+            f"{out}: exists and is not empty",
+            "A run never writes over an earlier one.",
+            f"Continue it with: layerwise resume {out} - or choose another name with --out, or move it aside.",
+        )
 
 
 def create(recipe: Recipe, out: Path | None) -> Path:
@@ -27,14 +44,7 @@ def create(recipe: Recipe, out: Path | None) -> Path:
     Raises InputError where `out` exists and is not empty.
     """
     if out is not None:
-        if out.is_file():
-            raise InputError(f"{out}: is a file", "A run is a directory.", "Choose another name with --out.")
-        if out.exists() and any(out.iterdir()):
-            raise InputError(
-                f"{out}: exists and is not empty",
-                "A run never writes over an earlier one.",
-                f"Continue it with: layerwise resume {out} - or choose another name with --out, or move it aside.",
-            )
+        require_new(out)
         out.mkdir(parents=True, exist_ok=True)
         return out
     data = re.sub(r"[^\w.-]+", "-", Path(recipe.data).stem or "data").strip("-") or "data"
@@ -104,7 +114,7 @@ def now() -> str:
 
 
 def write_splits(run: Path, data: DataSet) -> None:
-    """Writes which picture is in which split, and its label, as `data/<split>.csv`."""
+    """Writes which picture is in which split, its label and its content's digest, as `data/<split>.csv`."""
     (run / "data").mkdir()
     for samples in (data.train, data.val, data.test):
         if samples is not None:
@@ -114,9 +124,33 @@ def write_splits(run: Path, data: DataSet) -> None:
 def _split_csv(samples: Samples) -> str:
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(["id", "label"])
-    rows.writerows((name, samples.class_names[label]) for name, label in zip(samples.ids, samples.labels, strict=True))
+    rows.writerow(["id", "label", "content"])
+    names = [safe_cell(name) for name in samples.class_names]
+    rows.writerows((safe_cell(name), names[label], content) for name, label, content in
+                   zip(samples.ids, samples.labels, contents_of(samples), strict=True))
     return text.getvalue()
+
+
+def contents_of(samples: Samples) -> list[str]:
+    """The first half of the SHA-256 (hex) of each file or, where pictures are in memory, of its pixels."""
+    if samples.images is not None:
+        return [hashlib.sha256(np.ascontiguousarray(image).data).hexdigest()[:32] for image in samples.images]
+    assert samples.paths is not None
+    digests = samples.digests or [found.sha256 for found in scan_files(samples.paths, samples.rules)]
+    return [digest[:32] for digest in digests]
+
+
+def read_split(file: Path) -> list[tuple[str, str, str]]:
+    """Id, label and content ("" in earlier runs) of each picture from a `data/<split>.csv`.
+
+    Raises OSError, or ValueError where it is none.
+    """
+    with file.open(encoding="utf-8", newline="") as stream:
+        try:
+            return [(plain_cell(row["id"]), plain_cell(row["label"]), row.get("content") or "")
+                    for row in csv.DictReader(stream, strict=True)]
+        except (KeyError, AttributeError, csv.Error) as error:
+            raise ValueError(f"no list of id,label: {error}") from None
 
 
 class Lines:

@@ -19,6 +19,7 @@ from layerwise import checkpoint, console, distributed, hardware, modelfile, run
 from layerwise.data.colour import fit_colour
 from layerwise.data.loader import plain_batches, shared_batches
 from layerwise.data.order import Place, epoch_batches, epoch_order
+from layerwise.data.place import placed
 from layerwise.data.preprocess import fit_preprocess
 from layerwise.distributed import World
 from layerwise.errors import InputError, Interrupted, LayerwiseError, MachineError
@@ -54,6 +55,8 @@ def _train(recipe: Recipe, options: RunOptions, world: World) -> Path:
     with world.together():
         recipe = hardware.resolve(with_threads(recipe, world))
         check(recipe)
+        if options.out is not None:
+            rundir.require_new(options.out)
         data = open_split(recipe, options)
         source = modelfile.read(recipe.start_from) if recipe.start_from else None
         preprocess = source.preprocess if source else fit_preprocess(data.train, recipe)
@@ -116,8 +119,8 @@ def _resume(run: Path, options: RunOptions, world: World) -> Path:
         if options.settings:
             recipe = branched(run, started, record, options.settings, generation)
         preprocess, colour = read_input(run)
-        data = open_split(recipe, options)
-        changes = differences(recipe, record, data, options)
+        data = open_split(placed(recipe, record), options)
+        changes = differences(run, recipe, record, data, options)
     world.handshake(facts(recipe, data, world) | {"checkpoint": str(generation and generation.directory)})
     if options.settings:  # nothing of the run was changed before here
         world.from_first(lambda: write_branch(run, started, recipe, generation))

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from layerwise.errors import InputError
 from layerwise.evaluation.metrics import LARGEST_K, Floats, Scores
+from layerwise.spreadsheet import plain_cell, safe_cell
 
 MOST_COLUMNS = 100
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
 CORNER = "true \\ predicted"
 
 
@@ -37,19 +37,6 @@ class Evidence:
     probabilities: Floats
     unanswered: tuple[tuple[str, str, str], ...] = ()
     pictures: tuple[NDArray[np.uint8], ...] = ()
-
-
-def safe_cell(text: str) -> str:
-    """`text` as a cell that no spreadsheet takes for a formula: an apostrophe before = + - @ tab, CR (and before ').
-
-    `plain_cell` takes it off again.
-    """
-    return f"'{text}" if text.startswith((*FORMULA, "'")) else text
-
-
-def plain_cell(text: str) -> str:
-    """The text that `safe_cell` was given."""
-    return text.removeprefix("'")
 
 
 def predictions_csv(evidence: Evidence, names: Sequence[str]) -> str:

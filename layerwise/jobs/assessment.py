@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from layerwise import distributed, hardware, modelfile
+from layerwise import distributed, hardware, modelfile, rundir
 from layerwise.console import interval, note, number, percent
 from layerwise.data import DataOptions, open_data
 from layerwise.data.layout import ALL
 from layerwise.data.opening import NAMES, find_layout
+from layerwise.data.place import placed
 from layerwise.data.source import Samples
 from layerwise.data.splits import divide, hold_out
 from layerwise.errors import InputError, nearest
@@ -130,7 +131,9 @@ def asked_samples(question: Question, model: ModelFile) -> Samples:
         return _chosen(splits, question.on, question.data)
     if model.recipe is None:
         raise InputError(f"{model.path}: does not say which data it was trained on", mend="Name data with --data.")
-    return own_split(model.recipe, question.on, question.data_dir, question.offline)
+    record = model.path.parent / rundir.RUN
+    recipe = placed(model.recipe, rundir.read_run(model.path.parent)) if record.is_file() else model.recipe
+    return own_split(recipe, question.on, question.data_dir, question.offline)
 
 
 def _chosen(splits: dict[str, Samples], on: str, where: str) -> Samples:

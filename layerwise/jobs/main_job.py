@@ -14,6 +14,7 @@ from typing import Any
 
 from layerwise import distributed, modelfile, rundir
 from layerwise.console import interval, note, percent
+from layerwise.data.place import placed
 from layerwise.distributed import World
 from layerwise.errors import InputError, Interrupted
 from layerwise.evaluate import EvaluateOptions, evaluate
@@ -85,7 +86,7 @@ def finish(run: Path, options: RunOptions) -> Path:
 def _test(run: Path, options: RunOptions, world: World) -> None:
     with world.together():
         recipe = rundir.read_recipe(run)
-        samples = own_split(recipe, "", options.data_dir, options.offline)
+        samples = own_split(placed(recipe, rundir.read_run(run)), "", options.data_dir, options.offline)
         untestable = samples.name == "train"
         model = None if untestable else modelfile.read(run, world.device(recipe.device))
     if model is None:

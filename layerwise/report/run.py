@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -14,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
-from layerwise import modelfile
+from layerwise import modelfile, rundir
 from layerwise.errors import InputError, LayerwiseError
 from layerwise.evaluation import result
 from layerwise.evaluation.metrics import Bin
@@ -250,11 +249,10 @@ def _counted(file: Path, missing: list[str]) -> dict[str, int]:
     try:
         if file.stat().st_size > MOST_BYTES:
             raise ValueError("too large for a file that a run writes")
-        with file.open(encoding="utf-8", newline="") as stream:
-            return dict(Counter(row["label"] or "" for row in csv.DictReader(stream)))
+        return dict(Counter(label for _, label, _ in rundir.read_split(file)))
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, KeyError, csv.Error) as error:
+    except (OSError, ValueError) as error:
         missing.append(f"data/{file.name}: can't be read ({clean(str(error), 120)}), so its classes are not counted.")
         return {}
 

@@ -73,7 +73,7 @@ def data_rows(data: Record) -> list[tuple[str, str]]:
     known += [(f"{SPLIT_WORDS.get(split, split)} pictures", text.count(number)) for split, number in counts.items()]
     known += [("classes", text.count(len(listing(data, "class_names"))))] if listing(data, "class_names") else []
     rest = {key: value for key, value in data.items()
-            if key not in ("name", "counts", "class_names", "class_counts", "notes")}
+            if key not in ("name", "counts", "class_names", "class_counts", "notes", "place")}
     return known + text.rows(rest) if data else []
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from layerwise import console, hardware, rundir
 from layerwise.data import DataOptions, hold_out, open_data
 from layerwise.data.order import draw_rates, epoch_batches, epoch_order
+from layerwise.data.place import place_of
 from layerwise.data.source import DataSet
 from layerwise.distributed import World
 from layerwise.models.shapes import cost
@@ -80,7 +81,7 @@ def record_of(training: Training, data: DataSet, doubts: list[str]) -> dict[str,
         "format": rundir.FORMAT, "name": training.run.name, "started": rundir.now(), "state": "running",
         "finished": None, "seconds": 0.0, "versions": hardware.versions(),
         "hardware": hardware.describe(recipe) | {"processes": training.world.size},
-        "data": {"name": data.name, "fingerprint": fingerprints(data), "counts": counts,
+        "data": {"name": data.name, "place": place_of(recipe.data), "fingerprint": fingerprints(data), "counts": counts,
                  "class_names": list(data.train.class_names), "class_counts": class_counts(data.train).tolist(),
                  "notes": list(data.notes)},
         "model": {"name": recipe.network, "parameters": counted.parameters, "multiply_adds": counted.multiply_adds,

@@ -11,17 +11,19 @@ from layerwise.data.source import DataSet
 from layerwise.distributed import world
 from layerwise.errors import InputError
 from layerwise.recipe import Recipe, changed, check
+from layerwise.training.changed_data import changed_pictures
 from layerwise.training.preparation import RunOptions, fingerprints
 
 IMPOSSIBLE = ("network", "data", "split", "validation", "seed", "start_from", "channels", "input_size", "mean", "std",
               "resize", "resize_to", "interpolation", "exif", "optimiser", "name")
 
 
-def differences(recipe: Recipe, record: dict[str, Any], data: DataSet, options: RunOptions) -> list[str]:
+def differences(run: Path, recipe: Recipe, record: dict[str, Any], data: DataSet, options: RunOptions) -> list[str]:
     """What differs from the start of the run: changed data is refused, the rest makes the run not bit-exact."""
     found, kept = fingerprints(data), record["data"]["fingerprint"]
     moved = [f"{name}: {kept.get(name, 'none')[:12]} at the start, {found.get(name, 'none')[:12]} now"
              for name in sorted(found.keys() | kept.keys()) if found.get(name) != kept.get(name)]
+    moved = (changed_pictures(run, data) if moved else []) or moved
     if moved and not options.accept_data_change:
         raise InputError(
             f"{recipe.data}: the data changed since the run began", "A resumed run would not be the one that began.",

@@ -1,0 +1,142 @@
+"""Where a run's data lie and what changed in them since it began; a name that is taken is refused at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from layerwise import rundir, train
+from layerwise.data.place import place_of, placed
+from layerwise.errors import InputError
+from layerwise.jobs.assessment import Question, assess
+from layerwise.recipe import Recipe, changed
+from layerwise.recipes.presets import preset
+from layerwise.train import RunOptions
+from layerwise.training import preparation
+
+QUICK = ["network=lenet5", "threads=1", "precision=fp32", "unit=iterations", "duration=2", "evaluate_every=2",
+         "schedule=constant", "warmup=none", "warmup_length=0", "batch_size=8", "label_smoothing=0", "ema=0",
+         "resize=squash", "input_size=32", "channels=1", "split=", "validation=0"]
+
+
+def photos(where: Path) -> Path:
+    """Twelve pictures in train, six in test, two classes; one has a name that a spreadsheet takes for a formula."""
+    random = np.random.default_rng(0)
+    for split, count in (("train", 6), ("test", 3)):
+        for name in ("=ant", "bee"):
+            folder = where / split / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                Image.fromarray(random.integers(0, 256, (12, 12), dtype=np.uint8)).save(folder / f"{i}.png")
+    return where
+
+
+def recipe(data: str, *settings: str) -> Recipe:
+    return changed(changed(preset("digits"), QUICK), [f"data={data}", *settings])
+
+
+def run(data: str, where: Path) -> Path:
+    return train.train(recipe(data), RunOptions(out=where, quiet=True, offline=True, confirmed=True))
+
+
+@pytest.fixture
+def done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run on data that were named by a relative path."""
+    photos(tmp_path / "home" / "photos")
+    monkeypatch.chdir(tmp_path / "home")
+    return run("photos", tmp_path / "run")
+
+
+def longer(**options: object) -> RunOptions:
+    return RunOptions(quiet=True, offline=True, settings=("duration=3",), **options)
+
+
+def test_a_relative_path_is_found_from_another_directory(
+    done: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert rundir.read_run(done)["data"]["place"] == str(tmp_path / "home" / "photos")
+    assert rundir.read_recipe(done).data == "photos"
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert assess([done], Question(on="test", offline=True)).result.samples == 6
+    train.resume(done, longer())
+    assert not [text for text in rundir.read_run(done)["notes"] if "not bit-exact" in text]
+    record = rundir.read_run(done)
+    rundir.update_run(done, {"data": {key: value for key, value in record["data"].items() if key != "place"}})
+    with pytest.raises(InputError, match="there is no data at 'photos'"):  # the control: nothing was recorded
+        assess([done], Question(on="test", offline=True))
+
+
+def test_the_own_path_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "other").mkdir()
+    record = {"data": {"place": str(tmp_path / "other")}}
+    assert placed(recipe("photos"), record).data == "photos"
+    assert placed(recipe("gone"), record).data == str(tmp_path / "other")
+    assert placed(recipe("gone"), {"data": {"place": str(tmp_path / "none")}}).data == "gone"
+    assert placed(recipe("gone"), {"data": "x"}).data == "gone"
+    assert placed(recipe("digits"), record).data == "digits"
+    assert (place_of("digits"), place_of("photos")) == ("", str(tmp_path / "photos"))
+
+
+def test_changed_pictures_are_named(done: Path, tmp_path: Path) -> None:
+    train_folder = tmp_path / "home" / "photos" / "train"
+    (train_folder / "bee" / "0.png").unlink()
+    Image.new("L", (12, 12), 9).save(train_folder / "bee" / "new.png")
+    Image.new("L", (12, 12), 77).save(train_folder / "=ant" / "3.png")
+    (train_folder / "=ant" / "5.png").rename(train_folder / "bee" / "moved.png")
+    with pytest.raises(InputError, match="the data changed since the run began") as error:
+        train.resume(done, longer())
+    text = str(error.value)
+    assert ("train: 2 added ('train/bee/moved.png', 'train/bee/new.png'), "
+            "2 removed ('train/=ant/5.png', 'train/bee/0.png'), 1 changed ('train/=ant/3.png')") in text
+    assert "test:" not in text
+    train.resume(done, longer(accept_data_change=True))
+    assert any("not bit-exact: the data changed (train: 2 added" in note for note in rundir.read_run(done)["notes"])
+
+
+def test_of_many_the_first_five_are_named(done: Path, tmp_path: Path) -> None:
+    for i in range(8):
+        Image.new("L", (12, 12), i).save(tmp_path / "home" / "photos" / "test" / "bee" / f"more{i}.png")
+    with pytest.raises(InputError) as error:
+        train.resume(done, longer())
+    assert "test: 8 added ('test/bee/more0.png', " in str(error.value)
+    assert "'test/bee/more4.png', and 3 more)" in str(error.value)
+    assert "more5" not in str(error.value)
+
+
+def test_runs_without_lists_tell_the_split(done: Path, tmp_path: Path) -> None:
+    (tmp_path / "home" / "photos" / "train" / "bee" / "0.png").unlink()
+    for file in (done / "data").iterdir():
+        file.write_bytes(b"\xff\x00")
+    with pytest.raises(InputError, match=r"train: [0-9a-f]{12} at the start, [0-9a-f]{12} now"):
+        train.resume(done, longer())
+
+
+def test_lists_hold_no_formulas_and_read_back(done: Path) -> None:
+    text = (done / "data" / "train.csv").read_text("utf-8")
+    assert ",'=ant," in text
+    assert ",=ant" not in text
+    rows = rundir.read_split(done / "data" / "train.csv")
+    assert {label for _, label, _ in rows} == {"=ant", "bee"}
+    assert len({content for *_, content in rows}) == 12
+
+
+def test_a_taken_name_is_refused_before_the_data_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*arguments: object) -> None:
+        raise AssertionError("the data were read")
+
+    monkeypatch.setattr(preparation, "open_data", never)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "x").touch()
+    with pytest.raises(InputError, match="exists and is not empty"):
+        run("digits", tmp_path / "run")
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="is a file"):
+        run("digits", tmp_path / "file")
+    with pytest.raises(AssertionError, match="the data were read"):  # the control: a free name
+        run("digits", tmp_path / "free")
