@@ -49,6 +49,19 @@ HIGHWAY = {
     "highway19_plain": (1_193_526, 172_164_072, 8),
     "highway32_plain": (649_930, 160_400_000, 8),
 }
+GOOGLENET = {
+    "googlenet": (6_998_552, 1_582_671_872, 223),
+    "googlenet_3x3": (6_624_904, 1_498_376_192, 32),
+}
+INCEPTION = {
+    "inception_v2": (11_295_240, 2_032_600_064, 32),
+    "inception_v3": (23_834_568, 5_713_216_096, 299),
+    "inception_v4": (42_679_816, 12_253_974_624, 75),
+    "inception_resnet_v1": (22_756_328, 6_206_361_696, 75),
+    "inception_resnet_v2": (55_843_464, 13_155_794_016, 75),
+    "inception_resnet_v2_figures": (32_433_928, 9_257_953_632, 75),
+}
+XCEPTION = {"xception": (22_855_952, 8_357_403_496, 32)}
 RESNET = {
     "resnet18": (11_689_512, 1_814_073_344, 33),
     "resnet34": (21_797_672, 3_663_761_408, 33),
@@ -78,6 +91,27 @@ RESNET = {
     "resnet20_one_layer": (269_722, 40_551_040, 8),
     "resnet20_three_layer": (269_722, 40_551_040, 8),
 }
+DENSENET = {
+    "densenet121": (7_978_856, 2_834_161_664, 64),
+    "densenet169": (14_149_480, 3_359_843_328, 64),
+    "densenet201": (20_013_928, 4_291_365_888, 64),
+    "densenet264": (33_337_704, 5_751_653_376, 64),
+    "densenet161": (28_681_000, 7_727_907_072, 64),
+    "densenet40_k12": (1_019_722, 264_812_928, 8),
+    "densenet100_k12": (6_979_642, 1_769_516_448, 8),
+    "densenet100_k24": (27_249_082, 6_889_347_744, 8),
+    "densenet_bc100_k12": (769_162, 287_929_692, 8),
+    "densenet_bc250_k24": (15_324_406, 5_418_785_724, 8),
+    "densenet_bc190_k40": (25_624_430, 9_301_945_740, 8),
+    "densenet_bc40_k12": (176_122, 72_365_352, 8),
+    "densenet_c40_k12": (599_050, 205_906_452, 8),
+    "densenet_c100_k12": (4_068_490, 1_324_548_732, 8),
+}
+NASNET = {
+    "nasnet_mobile": (5_289_978, 568_234_858, 35),
+    "nasnet_large": (88_753_150, 23_783_414_658, 35),
+    "nasnet_cifar": (3_328_234, 525_786_624, 8),
+}
 COUNTS: dict[str, tuple[int, int, int]] = {
     **LENET,
     **ALEXNET,
@@ -88,7 +122,12 @@ COUNTS: dict[str, tuple[int, int, int]] = {
     **DSN,
     **FITNET,
     **HIGHWAY,
+    **GOOGLENET,
     **RESNET,
+    **DENSENET,
+    **NASNET,
+    **INCEPTION,
+    **XCEPTION,
 }
 # What makes a network small enough for the tests that compute with it, where its fully connected layers fit one size
 # of map and hold a hundred million weights. Counts and shapes are those of the whole network.

@@ -7,7 +7,26 @@ from collections.abc import Callable
 
 from layerwise.errors import InputError, nearest
 from layerwise.layers.large_weights import LargeWeights
-from layerwise.models import alexnet, dsn, fitnet, highway, lenet, maxout, nin, resnet, vgg, zfnet
+from layerwise.models import (
+    alexnet,
+    densenet,
+    dsn,
+    fitnet,
+    googlenet,
+    highway,
+    inception_resnet,
+    inception_v2,
+    inception_v3,
+    inception_v4,
+    lenet,
+    maxout,
+    nasnet,
+    nin,
+    resnet,
+    vgg,
+    xception,
+    zfnet,
+)
 from layerwise.models.network import Network, Paper, Reported
 
 _FAMILIES = (
@@ -17,10 +36,18 @@ _FAMILIES = (
     nin,
     maxout,
     vgg,
+    googlenet,
     dsn,
     fitnet,
     highway,
+    inception_v2,
+    inception_v3,
     resnet,
+    inception_v4,
+    inception_resnet,
+    xception,
+    densenet,
+    nasnet,
 )
 _VARIANTS: dict[str, Callable[..., Network]] = {k: v for family in _FAMILIES for k, v in family.VARIANTS.items()}
 _INPUTS: dict[str, tuple[int, int, int]] = {k: v for family in _FAMILIES for k, v in family.INPUTS.items()}
