@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from layerwise.errors import InputError, nearest
-from layerwise.importing import from_torchvision, preprocessing
+from layerwise.importing import from_timm, from_torchvision, preprocessing
 from layerwise.importing.preprocessing import View
 from layerwise.importing.tables import Table
 
@@ -23,21 +23,36 @@ class Origin:
     view: View
 
 
-def _resnets() -> dict[str, tuple[Origin, ...]]:
-    theirs = {"resnet18": "resnet18", "resnet34": "resnet34", "resnet50_v1_5": "resnet50",
-              "resnet101_v1_5": "resnet101", "resnet152_v1_5": "resnet152"}  # fmt: skip
-    return {ours: (Origin(TORCHVISION, name, from_torchvision.RESNET, preprocessing.TORCHVISION),
-                   Origin(TIMM, name, from_torchvision.RESNET, preprocessing.TIMM_RESNET))
-            for ours, name in theirs.items()}  # fmt: skip
+def _both(table: Table, view: View, timm_view: View, names: dict[str, str]) -> dict[str, tuple[Origin, ...]]:
+    """Networks that torchvision and timm have under one name with the same entries: our name to theirs."""
+    return {ours: (Origin(TORCHVISION, theirs, table, view), Origin(TIMM, theirs, table, timm_view))
+            for ours, theirs in names.items()}  # fmt: skip
+
+
+def _torchvision(name: str, table: Table, view: View = preprocessing.TORCHVISION) -> tuple[Origin, ...]:
+    return (Origin(TORCHVISION, name, table, view),)
+
+
+def _timm(name: str, table: Table, view: View) -> tuple[Origin, ...]:
+    return (Origin(TIMM, name, table, view),)
 
 
 ORIGINS: dict[str, tuple[Origin, ...]] = {
-    "alexnet_one_tower": (
-        Origin(TORCHVISION, "alexnet", from_torchvision.ALEXNET, preprocessing.TORCHVISION),
-    ),
-    **{name: (Origin(TORCHVISION, name, table, preprocessing.TORCHVISION),)
-       for name, table in from_torchvision.VGG.items()},
-    **_resnets(),
+    "alexnet_one_tower": _torchvision("alexnet", from_torchvision.ALEXNET),
+    **{name: _torchvision(name, table) for name, table in from_torchvision.VGG.items()},
+    "googlenet_3x3": _torchvision("googlenet", from_torchvision.GOOGLENET, preprocessing.TORCHVISION_GOOGLENET),
+    **_both(from_torchvision.INCEPTION_V3, preprocessing.TORCHVISION_INCEPTION, preprocessing.TIMM_INCEPTION_V4,
+            {"inception_v3": "inception_v3"}),
+    "inception_v4": _timm("inception_v4", from_timm.INCEPTION_V4, preprocessing.TIMM_INCEPTION_V4),
+    "inception_resnet_v2": _timm("inception_resnet_v2", from_timm.INCEPTION_RESNET_V2,
+                                 preprocessing.TIMM_INCEPTION_RESNET),
+    "xception": _timm("legacy_xception", from_timm.XCEPTION, preprocessing.TIMM_XCEPTION),
+    **_both(from_torchvision.RESNET, preprocessing.TORCHVISION, preprocessing.TIMM_RESNET,
+            {"resnet18": "resnet18", "resnet34": "resnet34", "resnet50_v1_5": "resnet50",
+             "resnet101_v1_5": "resnet101", "resnet152_v1_5": "resnet152"}),
+    **_both(from_torchvision.DENSENET, preprocessing.TORCHVISION, preprocessing.TIMM_USUAL,
+            {name: name for name in ("densenet121", "densenet161", "densenet169", "densenet201")}),
+    "nasnet_large": _timm("nasnetalarge", from_timm.NASNET, preprocessing.TIMM_NASNET),
 }  # fmt: skip
 
 # Names that others use for another network than ours of the same name: (ours that it is, why).

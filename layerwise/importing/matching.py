@@ -53,7 +53,7 @@ def match(entries: Mapping[str, Tensor], network: Wanted, table: Table, new_head
     problems: list[str] = []
     for theirs, tensor in entries.items():
         ours = translated(theirs, table)
-        if ours is None:
+        if ours == theirs:
             problems.append(f"{theirs} {_shape(tensor)}: in the file, of no layer that is known")
         elif ours.startswith(UNUSED):
             unused[theirs] = ours.removeprefix(UNUSED)
@@ -108,5 +108,5 @@ def _shape(tensor: Tensor) -> str:
 
 
 def knows(entries: Mapping[str, Tensor], table: Table) -> bool:
-    """Whether a table has a row for every entry."""
-    return all(translated(name, table) is not None for name in entries)
+    """Whether a table has a name of ours for every entry."""
+    return all(translated(name, table) != name for name in entries)

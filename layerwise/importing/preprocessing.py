@@ -62,7 +62,7 @@ TORCHVISION_INCEPTION = View(342, 299, mean=HALF, std=HALF)
 
 # timm's defaults of the weights that bear a network's bare name; a config.json beside the file says it of the file.
 TIMM_RESNET = fraction(224, 0.95, "bicubic", IMAGENET_MEAN, IMAGENET_STD)
-TIMM_MOBILE = fraction(224, 0.875, "bicubic", IMAGENET_MEAN, IMAGENET_STD)
+TIMM_USUAL = fraction(224, 0.875, "bicubic", IMAGENET_MEAN, IMAGENET_STD)
 TIMM_MOBILE_V1 = fraction(224, 0.875, "bicubic", HALF, HALF)
 TIMM_XCEPTION = fraction(299, 0.8975, "bicubic", HALF, HALF)
 TIMM_INCEPTION_V4 = fraction(299, 0.875, "bicubic", HALF, HALF)

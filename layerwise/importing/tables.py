@@ -1,8 +1,9 @@
-"""How a source's name of a layer becomes ours: rows of (pattern, replacement), read from the top.
+"""How a source's name of a layer becomes ours: rows of (pattern, replacement), each applied to what the last one left.
 
-A name without its last part (`layer1.0.conv2` of `layer1.0.conv2.weight`) must match the whole pattern of exactly one
-row. In a replacement `{1}` is the pattern's first group and `{1+1}` that number plus one. A replacement of `UNUSED`
-takes a layer that our network has no place for, with the reason.
+The name is that of an entry without its last part and with a dot at its end (`layer1.0.conv2.` of
+`layer1.0.conv2.weight`), so that a row can name whole parts. In a replacement `{1}` is the pattern's first group and
+`{1+1}` that number plus one. A name that starts with UNUSED in the end is of a layer that our network has no place for;
+the rest of it is the reason. Whether the result is an entry of our network is not known here: `matching` looks.
 """
 
 from __future__ import annotations
@@ -22,14 +23,17 @@ def _compiled(table: Table) -> tuple[tuple[re.Pattern[str], str], ...]:
     return tuple((re.compile(pattern), replacement) for pattern, replacement in table)
 
 
-def translated(name: str, table: Table) -> str | None:
-    """Our name of the source's entry `name`, a text that starts with UNUSED, or None where no row knows it."""
+def translated(name: str, table: Table) -> str:
+    """Our name of the source's entry `name`; the same name where no row changes it."""
     layer, _, last = name.rpartition(".")
+    layer += "."
     for pattern, replacement in _compiled(table):
-        if found := pattern.fullmatch(layer):
-            filled = _FIELD.sub(lambda field, found=found: _value(found, field), replacement)  # type: ignore[misc]
-            return filled if filled.startswith(UNUSED) else f"{filled}.{last}"
-    return None
+        layer = pattern.sub(lambda found, replacement=replacement: _filled(replacement, found), layer)  # type: ignore[misc]
+    return layer.rstrip(".") if layer.startswith(UNUSED) else layer + last
+
+
+def _filled(replacement: str, found: re.Match[str]) -> str:
+    return _FIELD.sub(lambda field: _value(found, field), replacement)
 
 
 def _value(found: re.Match[str], field: re.Match[str]) -> str:
@@ -37,6 +41,6 @@ def _value(found: re.Match[str], field: re.Match[str]) -> str:
     return str(int(text) + int(field[2])) if field[2] else text
 
 
-def numbered(pattern: str, layers: dict[int, str]) -> Table:
-    """Rows for layers that the source only numbers: the number stands for `#` in the pattern."""
-    return tuple((pattern.replace("#", str(number)), name) for number, name in layers.items())
+def numbered(before: str, layers: dict[int, str]) -> Table:
+    """Rows for layers that the source only numbers: `before`, the number and a dot become the layer's name."""
+    return tuple((rf"^{re.escape(before)}{number}\.", f"{name}.") for number, name in layers.items())
