@@ -1,0 +1,384 @@
+"""NASNet-A: cells found by search on CIFAR-10, stacked.
+
+Zoph, Vasudevan, Shlens, Le, "Learning transferable architectures for scalable image recognition", 2017: sections 3 and
+4, figures 2 and 4, appendix A. "N @ F": N normal cells between the reductions, F maps before the classifier.
+
+Deviations from the paper: ScheduledDropPath (appendix A) is left out: it changes the training, not the network.
+`nasnet_large` lets the cell after a reduction see the cell *before* the reduced one, where figure 2 has the reduced
+one itself, as the published weights do; the counts are the same. `nasnet_mobile` computes one row and column more in
+its reductions and crops them, as the public version does whose 568 million multiply-adds are usually stated; the
+function is the same, and without them it has the 564 million of table 3.
+What the paper leaves open, closed as in the weights that are public: the stride is in the first of two separable
+convolutions; strided windows give ceil(side / 2) outputs (TensorFlow's "SAME"), where average pooling counts the
+zeros of the border, which only maps with an odd side have; the ImageNet stem's 3x3 convolution has 32 (mobile) or 96
+maps, no padding and no ReLU; the first reduction cell sees the stem unsqueezed as `previous`; epsilon is 1e-3. The
+CIFAR stem has 96 maps too, but both inputs of its first cell are squeezed, as everywhere else. Weights start after
+He et al. 2015, eq. 10.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from layerwise.layers.initialise import he_normal
+from layerwise.layers.same_padding import SamePadding
+from layerwise.layers.separable import SeparableConv2d
+from layerwise.models.network import Network, Paper, Reported, SupervisedNetwork, named
+
+EPSILON = 1e-3
+
+
+def norm(channels: int) -> nn.BatchNorm2d:
+    """Batch normalisation with the published epsilon."""
+    return nn.BatchNorm2d(channels, eps=EPSILON)
+
+
+def squeeze(in_channels: int, out_channels: int) -> nn.Module:
+    """ReLU, 1x1 convolution, batch normalisation: brings a cell's input to the cell's width (appendix A)."""
+    conv = nn.Conv2d(in_channels, out_channels, 1, bias=False)
+    return named({"relu": nn.ReLU(), "conv": conv, "bn": norm(out_channels)})
+
+
+def unchanged(in_channels: int, out_channels: int) -> nn.Module:
+    """The map as it is."""
+    return nn.Identity()
+
+
+class PathReduction(nn.Module):
+    """Halves the maps of the cell two before: two grids of every second pixel, one shifted by one, 1x1 convolutions.
+
+    Input (N, in_channels, H, W), output (N, out_channels, ceil(H/2), ceil(W/2)).
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        half = out_channels // 2
+        self.relu = nn.ReLU()
+        self.path1 = named({"pool": nn.AvgPool2d(1, 2), "conv": nn.Conv2d(in_channels, half, 1, bias=False)})
+        self.path2 = named(
+            {
+                "shift": nn.ZeroPad2d((-1, 1, -1, 1)),
+                "pool": nn.AvgPool2d(1, 2),
+                "conv": nn.Conv2d(in_channels, out_channels - half, 1, bias=False),
+            }
+        )
+        self.bn = norm(out_channels)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        active = self.relu(maps)
+        output: Tensor = self.bn(torch.cat([self.path1(active), self.path2(active)], 1))
+        return output
+
+
+def separable(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> nn.Module:
+    """ReLU, separable convolution, batch normalisation, and all three again (appendix A); the first has the stride."""
+    if stride == 1:
+        first = {"separable1": SeparableConv2d(in_channels, out_channels, kernel_size, 1, kernel_size // 2)}
+        return _twice(first, out_channels, kernel_size)
+    strided = SeparableConv2d(in_channels, out_channels, kernel_size, stride)
+    return _twice({"pad1": SamePadding(kernel_size, stride), "separable1": strided}, out_channels, kernel_size)
+
+
+def bordered_separable(in_channels: int, out_channels: int, kernel_size: int, stride: int = 1) -> nn.Module:
+    """The same function as `separable`, with a row and a column more above and to the left, cropped again."""
+    first = {
+        "border1": nn.ZeroPad2d((stride, 0, stride, 0)),
+        "pad1": SamePadding(kernel_size, stride),
+        "separable1": SeparableConv2d(in_channels, out_channels, kernel_size, stride),
+        "crop1": nn.ZeroPad2d((-1, 0, -1, 0)),
+    }
+    return _twice(first, out_channels, kernel_size)
+
+
+def _twice(first: Mapping[str, nn.Module], channels: int, kernel_size: int) -> nn.Module:
+    second = SeparableConv2d(channels, channels, kernel_size, 1, kernel_size // 2)
+    after = {"bn1": norm(channels), "relu2": nn.ReLU(), "separable2": second, "bn2": norm(channels)}
+    return named({"relu1": nn.ReLU(), **first, **after})
+
+
+def average_pool() -> nn.Module:
+    """The mean of the pixels that are there, in 3x3 windows."""
+    return nn.AvgPool2d(3, 1, padding=1, count_include_pad=False)
+
+
+def strided_average_pool() -> nn.Module:
+    """3x3 windows, stride 2."""
+    return named({"pad": SamePadding(3, 2), "pool": nn.AvgPool2d(3, 2)})
+
+
+def strided_max_pool() -> nn.Module:
+    """3x3 windows, stride 2."""
+    return named({"pad": SamePadding(3, 2, -torch.inf), "pool": nn.MaxPool2d(3, 2)})
+
+
+class Cell(nn.Module):
+    """Five blocks of two operations each, whose results are added; what no block has taken is concatenated.
+
+    A cell sees the maps of the cell before it (`current`) and of the one before that (`previous`), both brought to
+    `width` maps. Input (N, in_channels, H, W) each, output (N, outputs * width, H', W').
+    """
+
+    outputs = 0
+    stride = 1
+
+    def __init__(self, in_channels: int, width: int, previous: nn.Module, previous_width: int) -> None:
+        super().__init__()
+        self.previous = previous
+        self.current = squeeze(in_channels, width)
+
+    def remembered(self, current: Tensor, previous: Tensor) -> Tensor:
+        """What the next cell sees as `previous`."""
+        return current
+
+
+class NormalCell(Cell):
+    """Figure 4, left: keeps the size."""
+
+    outputs = 6
+
+    def __init__(self, in_channels: int, width: int, previous: nn.Module, previous_width: int) -> None:
+        super().__init__(in_channels, width, previous, previous_width)
+        self.block0_left = separable(width, width, 5)
+        self.block0_right = separable(previous_width, width, 3)
+        self.block1_left = separable(previous_width, width, 5)
+        self.block1_right = separable(previous_width, width, 3)
+        self.block2_left = average_pool()
+        self.block3_left = average_pool()
+        self.block3_right = average_pool()
+        self.block4_left = separable(width, width, 3)
+
+    def forward(self, current: Tensor, previous: Tensor) -> Tensor:
+        previous, current = self.previous(previous), self.current(current)
+        blocks = [
+            self.block0_left(current) + self.block0_right(previous),
+            self.block1_left(previous) + self.block1_right(previous),
+            self.block2_left(current) + previous,
+            self.block3_left(previous) + self.block3_right(previous),
+            self.block4_left(current) + current,
+        ]
+        return torch.cat([previous, *blocks], 1)
+
+
+class ReductionCell(Cell):
+    """Figure 4, right: halves the size."""
+
+    outputs = 4
+    stride = 2
+    separable = staticmethod(separable)
+
+    def __init__(self, in_channels: int, width: int, previous: nn.Module, previous_width: int) -> None:
+        super().__init__(in_channels, width, previous, previous_width)
+        self.block0_left = self.separable(width, width, 5, 2)
+        self.block0_right = self.separable(previous_width, width, 7, 2)
+        self.block1_left = strided_max_pool()
+        self.block1_right = self.separable(previous_width, width, 7, 2)
+        self.block2_left = strided_average_pool()
+        self.block2_right = self.separable(previous_width, width, 5, 2)
+        self.block3_right = average_pool()
+        self.block4_left = self.separable(width, width, 3)
+        self.block4_right = strided_max_pool()
+
+    def forward(self, current: Tensor, previous: Tensor) -> Tensor:
+        previous, current = self.previous(previous), self.current(current)
+        block0 = self.block0_left(current) + self.block0_right(previous)
+        block1 = self.block1_left(current) + self.block1_right(previous)
+        block2 = self.block2_left(current) + self.block2_right(previous)
+        block3 = self.block3_right(block0) + block1
+        block4 = self.block4_left(block0) + self.block4_right(current)
+        return torch.cat([block1, block2, block3, block4], 1)
+
+
+class SkippedReductionCell(ReductionCell):
+    """A reduction whose successor sees, as `previous`, what the reduction itself saw there (`nasnet_large`)."""
+
+    def remembered(self, current: Tensor, previous: Tensor) -> Tensor:
+        return previous
+
+
+class BorderedReductionCell(ReductionCell):
+    """The same function, computed with a border that is thrown away (`nasnet_mobile`)."""
+
+    separable = staticmethod(bordered_separable)
+
+
+class Cells(nn.Sequential):
+    """A stem, then cells, each of which sees the two before it; the first sees the stem's maps twice."""
+
+    def outputs(self, images: Tensor, wanted: Collection[str] = ()) -> tuple[Tensor, dict[str, Tensor]]:
+        """The last maps, and those after each of the `wanted` cells."""
+        (_, stem), *cells = self.named_children()
+        current = previous = stem(images)
+        kept: dict[str, Tensor] = {}
+        for name, cell in cells:
+            assert isinstance(cell, Cell)
+            current, previous = cell(current, previous), cell.remembered(current, previous)
+            if name in wanted:
+                kept[name] = current
+        return current, kept
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.outputs(images)[0]
+
+
+class AuxiliaryPool(nn.Module):
+    """Averages 5x5 windows in steps of 3 (as published); an equal grid for pictures of other sizes.
+
+    Input (N, C, H, W), output (N, C, side, side) with the `side` that the paper's pictures give.
+    """
+
+    def __init__(self, side: int) -> None:
+        super().__init__()
+        self.side = side
+
+    def forward(self, maps: Tensor) -> Tensor:
+        expected = 3 * self.side + 2
+        if all(expected <= pixels < expected + 3 for pixels in maps.shape[-2:]):
+            return F.avg_pool2d(maps, 5, 3)
+        return F.adaptive_avg_pool2d(maps, self.side)
+
+    def extra_repr(self) -> str:
+        return f"{self.side}"
+
+
+def auxiliary_head(in_channels: int, side: int, num_classes: int) -> nn.Module:
+    """The classifier two thirds up the network: 128 maps, then 768 over the whole grid of side x side."""
+    return named(
+        {
+            "relu": nn.ReLU(),
+            "pool": AuxiliaryPool(side),
+            "conv1": nn.Conv2d(in_channels, 128, 1, bias=False),
+            "bn1": norm(128),
+            "relu1": nn.ReLU(),
+            "conv2": nn.Conv2d(128, 768, side, bias=False),
+            "bn2": norm(768),
+            "relu2": nn.ReLU(),
+            "flatten": nn.Flatten(),
+            "fc": nn.Linear(768, num_classes),
+        }
+    )
+
+
+class Stem(NamedTuple):
+    """What comes before the first cell: a 3x3 convolution, and what the first cell does to its second input."""
+
+    channels: int
+    stride: int
+    padding: int
+    first: Callable[[int, int], nn.Module]
+
+
+class Step(NamedTuple):
+    """A cell of the stack: its name, its kind, and its width in maps."""
+
+    name: str
+    kind: type[Cell]
+    width: int
+
+
+def stack(stem: Stem, steps: Sequence[Step], in_channels: int) -> tuple[dict[str, nn.Module], int]:
+    """The stem and the cells by name, and the number of maps that the last cell gives."""
+    conv = nn.Conv2d(in_channels, stem.channels, 3, stem.stride, stem.padding, bias=False)
+    layers: dict[str, nn.Module] = {"conv0": named({"conv": conv, "bn": norm(stem.channels)})}
+    current = previous = stem.channels
+    adjust = stem.first
+    for step in steps:
+        adjusted = adjust(previous, step.width)
+        previous_width = previous if adjust is unchanged else step.width
+        layers[step.name] = step.kind(current, step.width, adjusted, previous_width)
+        if step.kind is not SkippedReductionCell:
+            previous = current
+        current = step.kind.outputs * step.width
+        adjust = PathReduction if step.kind.stride == 2 else squeeze
+    return layers, current
+
+
+def three_stages(repeats: int, width: int, reduction: type[ReductionCell]) -> list[Step]:
+    """Figure 2: `repeats` normal cells, a reduction, and again with twice the width, and again; numbered from 0."""
+    steps: list[Step] = []
+    for stage in range(3):
+        if stage > 0:
+            steps.append(Step(f"reduction_{stage - 1}", reduction, width * 2**stage))
+        numbers = range(stage * repeats, (stage + 1) * repeats)
+        steps += [Step(f"normal_{number}", NormalCell, width * 2**stage) for number in numbers]
+    return steps
+
+
+class Plan(NamedTuple):
+    """N and F of "N @ F", the stem, the reduction cells of the stem and of the stack, the auxiliary head's grid."""
+
+    repeats: int
+    filters: int
+    stem: Stem
+    stem_cells: tuple[type[ReductionCell], ...]
+    reduction: type[ReductionCell]
+    auxiliary_side: int
+
+
+class NASNet(SupervisedNetwork):
+    """Figure 2: a stem, normal and reduction cells, ReLU, global average pooling, one fully connected layer.
+
+    The stem's reduction cells (two for ImageNet, none for CIFAR) have each half the width of the next. The auxiliary
+    head follows the last normal cell before the last reduction. (N, C, H, W) to logits (N, num_classes).
+    """
+
+    features: Cells
+
+    def __init__(self, plan: Plan, num_classes: int = 1000, in_channels: int = 3, dropout: float = 0.5) -> None:
+        width, halvings = plan.filters // (4 * NormalCell.outputs), len(plan.stem_cells)
+        steps = [Step(f"stem_{i}", cell, width // 2 ** (halvings - i)) for i, cell in enumerate(plan.stem_cells)]
+        steps += three_stages(plan.repeats, width, plan.reduction)
+        layers, channels = stack(plan.stem, steps, in_channels)
+        auxiliary = auxiliary_head(NormalCell.outputs * 2 * width, plan.auxiliary_side, num_classes)
+        head: dict[str, nn.Module] = {
+            "relu": nn.ReLU(),
+            "pool": nn.AdaptiveAvgPool2d(1),
+            "flatten": nn.Flatten(),
+            "dropout": nn.Dropout(dropout),
+            "fc": nn.Linear(channels, num_classes),
+        }
+        super().__init__(layers, head, {f"normal_{2 * plan.repeats - 1}": auxiliary})
+        self.features = Cells(OrderedDict(layers))
+        he_normal(self)
+
+    def with_auxiliary(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The logits, and those of the auxiliary head by the cell it follows: all (N, num_classes)."""
+        maps, kept = self.features.outputs(images, tuple(self.auxiliary))
+        return self.head(maps), {name: self.auxiliary[name](kept[name]) for name in kept}
+
+
+MOBILE = Plan(4, 1056, Stem(32, 2, 0, unchanged), (ReductionCell, BorderedReductionCell), BorderedReductionCell, 4)
+LARGE = Plan(6, 4032, Stem(96, 2, 0, unchanged), (ReductionCell, ReductionCell), SkippedReductionCell, 6)
+CIFAR = Plan(6, 768, Stem(96, 1, 1, squeeze), (), ReductionCell, 4)
+VARIANTS: dict[str, Callable[..., Network]] = {
+    # Table 3, "NASNet-A (4 @ 1056)"
+    "nasnet_mobile": partial(NASNet, MOBILE),
+    # Table 2, "NASNet-A (6 @ 4032)"
+    "nasnet_large": partial(NASNet, LARGE),
+    # Table 1, "NASNet-A (6 @ 768)"
+    "nasnet_cifar": partial(NASNet, CIFAR, num_classes=10),
+}
+INPUTS = {"nasnet_mobile": (3, 224, 224), "nasnet_large": (3, 331, 331), "nasnet_cifar": (3, 32, 32)}
+FOR_SMALL_PICTURES = {"nasnet_mobile": "nasnet_cifar", "nasnet_large": "nasnet_cifar"}
+ZOPH_2017 = Paper(
+    "Zoph et al.", 2017, "Learning transferable architectures for scalable image recognition", "cells"
+)
+PAPERS = dict.fromkeys(VARIANTS, ZOPH_2017)
+
+
+def _imagenet(top1: float, top5: float, table: int) -> tuple[Reported, ...]:
+    measured = (("top-1", top1), ("top-5", top5))
+    return tuple(Reported(error, measure, "ImageNet val", f"table {table}") for measure, error in measured)
+
+
+REPORTED = {
+    "nasnet_mobile": _imagenet(26.0, 8.4, 3),
+    "nasnet_large": _imagenet(17.3, 3.8, 2),
+    "nasnet_cifar": (Reported(3.41, "top-1", "CIFAR-10 test", "table 1"),),
+}
