@@ -44,12 +44,11 @@ class World:
 
     def device(self, wanted: torch.device | str) -> torch.device:
         """The device of this process: of several on CUDA each has the one of its rank. Raises MachineError."""
-        device = torch.device(wanted)
+        device, count = torch.device(wanted), torch.cuda.device_count()
         if self.size == 1 or device.type == "cpu":
             return device
-        count = torch.cuda.device_count()
         if device.type != "cuda" or count < self.size:
-            raise MachineError(f"{self.size} processes on {device.type}, where there is {count} CUDA device(s)",
+            raise MachineError(f"{self.size} processes on {device.type}: {count} CUDA devices are here",
                                "Each process needs one of its own.", "Start fewer, or set device=cpu.")
         return torch.device("cuda", self.rank)
 
@@ -57,24 +56,27 @@ class World:
         """What each process says (JSON), in the order of their ranks."""
         if self.size == 1:
             return [value]
-        words = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
-        with self._reaching():
-            lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
-            dist.all_gather(lengths, torch.tensor([len(words)]))
-            parts = [words.new_empty(int(max(lengths))) for _ in lengths]
-            dist.all_gather(parts, _padded(words, len(parts[0])))
-        return [json.loads(part[:int(length)].numpy().tobytes()) for part, length in zip(parts, lengths, strict=True)]
+        return [json.loads(data) for data in self._gathered(json.dumps(value).encode(), everyone=True)]
 
     def gather(self, tensors: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
         """Every process's tensors, on the first process; on the others nothing."""
         if self.size == 1:
             return [dict(tensors)]
-        mine = torch.frombuffer(bytearray(save(dict(tensors))), dtype=torch.uint8)
-        lengths = self.exchange(len(mine))
-        parts = [mine.new_empty(max(lengths)) for _ in lengths] if self.first else None
+        return [load(data) for data in self._gathered(save(dict(tensors)), everyone=False)]
+
+    def _gathered(self, data: bytes, everyone: bool) -> list[bytes]:
+        mine = torch.frombuffer(bytearray(data), dtype=torch.uint8)
         with self._reaching():
-            dist.gather(_padded(mine, max(lengths)), parts)
-        return [load(part[:length].numpy().tobytes()) for part, length in zip(parts or (), lengths, strict=False)]
+            lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
+            dist.all_gather(lengths, torch.tensor([len(mine)]))
+            longest = int(max(lengths))
+            padded = torch.cat([mine, mine.new_zeros(longest - len(mine))])
+            parts = [mine.new_empty(longest) for _ in lengths] if everyone or self.first else []
+            if everyone:
+                dist.all_gather(parts, padded)
+            else:
+                dist.gather(padded, parts or None)
+        return [part[:int(length)].numpy().tobytes() for part, length in zip(parts, lengths, strict=False)]
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -100,8 +102,6 @@ class World:
 
     def from_first(self, work: Callable[[], T]) -> T:
         """The first process does `work`; the others get what it returns, through JSON. Its error is everyone's."""
-        if self.size == 1:
-            return work()
         found: list[T] = []
         with self.together():
             if self.first:
@@ -109,53 +109,38 @@ class World:
         told = self.exchange(found)
         return (found or told[0])[0]
 
-    def handshake(self, facts: Mapping[str, str]) -> None:
-        """Raises InputError where the processes differ in any of `facts`, with each difference from the first's."""
-        told = self.exchange(dict(facts))
-        problems = [f"process {rank}: {name} is {one.get(name, 'none')}, process 0 has {told[0].get(name, 'none')}"
-                    for rank, one in enumerate(told) for name in sorted({*one, *told[0]})
-                    if one.get(name) != told[0].get(name)]
-        if problems:
-            raise InputError(f"the {self.size} processes were not started alike", "Each would train another network.",
-                             "Start all with the same command, code and data.", problems)
-
     def add(self, *numbers: float) -> tuple[float, ...]:
         """The sums of `numbers` over the processes, in float64."""
-        return self._reduced(numbers, "SUM")
-
-    def largest(self, *numbers: float) -> tuple[float, ...]:
-        """The largest of each of `numbers` over the processes."""
-        return self._reduced(numbers, "MAX")
-
-    def _reduced(self, numbers: tuple[float, ...], how: str) -> tuple[float, ...]:
         if self.size == 1:
             return numbers
         values = torch.tensor(numbers, dtype=torch.float64)
         with self._reaching():
-            dist.all_reduce(values, getattr(dist.ReduceOp, how))
+            dist.all_reduce(values)
         return tuple(values.tolist())
 
-    @torch.no_grad()
-    def add_gradients(self, parameters: Iterable[nn.Parameter], factor: float) -> None:
-        """Makes each gradient its sum over the processes, times `factor`, in one buffer; a missing one counts as 0."""
-        if self.size == 1:
-            return
-        trained = [parameter for parameter in parameters if parameter.requires_grad]
-        slopes = [torch.zeros_like(one) if one.grad is None else one.grad for one in trained]
-        flat = torch.cat([slope.reshape(-1) for slope in slopes])
-        with self._reaching():
-            dist.all_reduce(flat)
-        for parameter, slope, part in zip(trained, slopes, flat.split([one.numel() for one in slopes]), strict=True):
-            parameter.grad = slope.copy_(part.view(slope.shape)).mul_(factor)
+    def add_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Makes each gradient its sum over the processes; a missing one counts as 0."""
+        trained = [one for one in parameters if one.requires_grad and self.size > 1]
+        for one in trained:
+            one.grad = torch.zeros_like(one) if one.grad is None else one.grad
+        self._flat([one.grad for one in trained if one.grad is not None], dist.all_reduce)
+
+    def copy_from_first(self, tensors: Iterable[Tensor]) -> None:
+        """Overwrites `tensors` with the first process's."""
+        sorts: dict[torch.dtype, list[Tensor]] = {}
+        for tensor in tensors if self.size > 1 else ():
+            sorts.setdefault(tensor.dtype, []).append(tensor)
+        for alike in sorts.values():
+            self._flat(alike, lambda flat: dist.broadcast(flat, 0))
 
     @torch.no_grad()
-    def copy_from_first(self, tensors: Sequence[Tensor]) -> None:
-        """Overwrites `tensors` with the first process's. Float64 holds float32 and counts below 2**53 exactly."""
-        if self.size == 1 or not tensors:
+    def _flat(self, tensors: Sequence[Tensor], act: Callable[[Tensor], object]) -> None:
+        """Lets `act` change all tensors as one buffer, so that one message travels."""
+        if not tensors:
             return
-        flat = torch.cat([tensor.reshape(-1).double() for tensor in tensors])
+        flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
         with self._reaching():
-            dist.broadcast(flat, 0)
+            act(flat)
         for tensor, part in zip(tensors, flat.split([one.numel() for one in tensors]), strict=True):
             tensor.copy_(part.view(tensor.shape))
 
@@ -163,7 +148,7 @@ class World:
     def _reaching(self) -> Iterator[None]:
         try:
             yield
-        except RuntimeError as error:
+        except (RuntimeError, ValueError) as error:
             raise MachineError(f"process {self.rank} of {self.size}: lost the others ({str(error).splitlines()[0]})",
                                "One of them ended or is stuck; its own message says why.",
                                "Start all of them again; a run goes on with layerwise resume.") from None
@@ -219,10 +204,6 @@ def _announced() -> World:
                          "All processes read and write the same folders.",
                          "Start with torchrun --nproc-per-node N -m layerwise ..., or unset these variables.")
     return World(int(rank), int(size))
-
-
-def _padded(data: Tensor, length: int) -> Tensor:
-    return torch.cat([data, data.new_zeros(length - len(data))])
 
 
 def _described(error: Exception) -> list[Any]:

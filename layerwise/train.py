@@ -31,7 +31,7 @@ from layerwise.training import transfer
 from layerwise.training.average import Average
 from layerwise.training.failure import stop_before_step
 from layerwise.training.optimiser import clip_gradients, keep_frozen_statistics, set_rate, unfreeze
-from layerwise.training.preparation import RunOptions, banner, facts, heard, open_split, record_of, say, with_threads
+from layerwise.training.preparation import RunOptions, banner, handshake, heard, open_split, record_of, say, threaded
 from layerwise.training.probe import probe_micro_batch, validation_batch
 from layerwise.training.resumption import branched, differences, write_branch
 from layerwise.training.running_statistics import look_at_running_averages
@@ -53,7 +53,7 @@ def train(recipe: Recipe, options: RunOptions = RunOptions()) -> Path:  # noqa: 
 def _train(recipe: Recipe, options: RunOptions, world: World) -> Path:
     automatic = recipe.micro_batch == 0
     with world.together():
-        recipe = hardware.resolve(with_threads(recipe, world))
+        recipe = hardware.resolve(threaded(recipe, world))
         check(recipe)
         if options.out is not None:
             rundir.require_new(options.out)
@@ -65,7 +65,7 @@ def _train(recipe: Recipe, options: RunOptions, world: World) -> Path:
         if doubts and not options.confirmed:
             raise InputError(doubts[0], mend="Take that network, or continue with --yes.", details=doubts[1:])
         colour = fit_colour(data.train, preprocess) if recipe.colour == "pca" else None
-    world.handshake(facts(recipe, data, world))
+    handshake(world, recipe, data)
 
     run = Path(world.from_first(lambda: str(rundir.create(recipe, options.out))))
     try:
@@ -78,9 +78,8 @@ def _train(recipe: Recipe, options: RunOptions, world: World) -> Path:
         if world.first:
             rundir.discard(run)
         raise
-    smallest = -int(world.largest(-training.position.micro_batch)[0])
-    training.position.micro_batch = smallest
-    training.recipe = dataclasses.replace(training.recipe, micro_batch=smallest)
+    training.position.micro_batch = min(world.exchange(training.position.micro_batch))
+    training.recipe = dataclasses.replace(training.recipe, micro_batch=training.position.micro_batch)
     if report:
         if training.average:
             training.average = Average(training.model, recipe.ema)
@@ -121,7 +120,7 @@ def _resume(run: Path, options: RunOptions, world: World) -> Path:
         preprocess, colour = read_input(run)
         data = open_split(placed(recipe, record), options)
         changes = differences(run, recipe, record, data, options)
-    world.handshake(facts(recipe, data, world) | {"checkpoint": str(generation and generation.directory)})
+    handshake(world, recipe, data, generation)
     if options.settings:  # nothing of the run was changed before here
         world.from_first(lambda: write_branch(run, started, recipe, generation))
     with world.together():
@@ -226,13 +225,12 @@ def loop(training: Training, signals: Signals, options: RunOptions) -> int:
             if recipe.unfreeze_at and before < recipe.unfreeze_at <= training.progress:
                 say(options, f"{len(unfreeze(training.model, recipe))} entries learn from now on")
                 keep_frozen_statistics(training.model, recipe)
-            waited_for = time.monotonic() - saved > recipe.checkpoint_seconds
-            stop, due = world.largest(signals.received or 0, waited_for)
+            stop, due = world.add(signals.received is not None, time.monotonic() - saved > recipe.checkpoint_seconds)
             if ended or stop or due:
                 world.from_first(lambda: save(training))
                 saved = time.monotonic()
             if ended or stop:
-                return int(stop)
+                return int(max(world.exchange(signals.received or 0)))
         position.epoch += 1
         position.batch = 0
         training.speed.write({
@@ -256,7 +254,10 @@ def gradients(training: Training, batch: dict[str, Any]) -> dict[str, float]:
     buffers = list(model.buffers())
     kept = [buffer.clone() for buffer in buffers]
     count = len(batch["label"])
-    whole = batch.get("whole", count)
+    whole = int(world.add(count)[0])
+    if not whole:
+        raise InputError(f"step {position.step}: none of the batch's pictures can be read any more",
+                         mend="Check that the files are still there, then resume the run.")
     while True:
         training.optimiser.zero_grad(set_to_none=True)
         sums = {"loss": 0.0, "errors": 0.0, "samples": count, "unread": len(batch["bad"]), "scarce": 0}
@@ -274,11 +275,8 @@ def gradients(training: Training, batch: dict[str, Any]) -> dict[str, float]:
                 raise
             scarcity, sums["scarce"] = error, 1
         sums = dict(zip(sums, world.add(*sums.values()), strict=True))
-        if not sums["samples"]:
-            raise InputError(f"step {position.step}: none of the batch's {whole} pictures can be read any more",
-                             mend="Check that the files are still there, then resume the run.")
         if not sums["scarce"]:
-            world.add_gradients(model.parameters(), whole / sums["samples"])
+            world.add_gradients(model.parameters())
             sums["norm"] = float(clip_gradients(list(model.parameters()), training.recipe.clip_norm))
             world.copy_from_first(buffers)
             if not all(math.isfinite(value) for value in sums.values()):
@@ -288,7 +286,7 @@ def gradients(training: Training, batch: dict[str, Any]) -> dict[str, float]:
         if position.micro_batch == 1:
             raise MachineError("one picture at a time does not fit into memory",
                                mend="Choose a smaller network or input_size.") from scarcity
-        position.micro_batch = math.ceil(min(position.micro_batch, math.ceil(whole / world.size)) / 2)
+        position.micro_batch = math.ceil(min(position.micro_batch, max(world.exchange(count))) / 2)
         note(training, f"memory ran out: from step {position.step} on micro-batches of {position.micro_batch}; "
                        "batch normalisation takes its statistics over those")
 

@@ -82,8 +82,8 @@ def shared_batches(
 ) -> Iterator[dict[str, Any]]:
     """As `training_batches`, the share of one process of several: the same pictures, whatever their number.
 
-    Each batch then also has "whole", the number of pictures in the global batch; it may have none of its own. The
-    limit of 1 % is of the process's own share.
+    A share may be without pictures, where the batch has fewer than there are processes; it then has N = 0. Each
+    process counts its own unreadable files against the limit.
     """
     epoch = place.epoch
     check_augmentation(recipe, preprocess, colour)
@@ -105,12 +105,14 @@ def shared_batches(
             asked = len(place.share(whole[number]))
             own = sum(at < asked for at in good)
             batch = {name: part[:own] if isinstance(part, Tensor) else part for name, part in batch.items()}
-            batch |= {"bad": bad[: asked - own], "whole": len(whole[number])}
+            batch["bad"] = bad[: asked - own]
         return batch
 
     if samples.images is not None and whole_batches(recipe, preprocess):
         for number, (indices, keys) in enumerate(zip(batches, all_keys, strict=True)):
-            stack = augment_batch(samples.images[indices], draw(recipe, epoch, keys), recipe, preprocess)
+            stack = np.empty((0, preprocess.size, preprocess.size, preprocess.channels), np.uint8)
+            if len(indices):
+                stack = augment_batch(samples.images[indices], draw(recipe, epoch, keys), recipe, preprocess)
             yield finished(number, list(range(len(indices))), stack, [])
         return
 
@@ -125,9 +127,9 @@ def shared_batches(
     unread: list[str] = []
     for batch in _streamed(samples, batches, prepare, assemble, preprocess, workers):
         unread += batch["bad"]
-        if "image" not in batch or len(unread) > MOST_BAD * len(order) / place.size:
+        if "image" not in batch or len(unread) > MOST_BAD * len(order):
             raise InputError(
-                f"{len(unread)} of the {len(order) // place.size} pictures of epoch {epoch} cannot be read any more",
+                f"{len(unread)} of the {len(order)} pictures of epoch {epoch} cannot be read any more",
                 "More than 1 % of an epoch, or a whole batch, would be left out of the training.",
                 "check that the files are still there, then resume the run",
                 unread,

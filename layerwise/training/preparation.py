@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from layerwise import console, hardware, rundir
+from layerwise import checkpoint, console, hardware, rundir
 from layerwise.data import DataOptions, hold_out, open_data
 from layerwise.data.order import draw_rates, epoch_batches, epoch_order
 from layerwise.data.place import place_of
 from layerwise.data.source import DataSet
 from layerwise.distributed import World
+from layerwise.errors import InputError
 from layerwise.models.shapes import cost
 from layerwise.recipe import Recipe
 from layerwise.training.optimiser import describe_groups
@@ -44,18 +45,27 @@ def heard(options: RunOptions, world: World) -> RunOptions:
     return options if world.first else dataclasses.replace(options, quiet=True)
 
 
-def with_threads(recipe: Recipe, world: World) -> Recipe:
+def threaded(recipe: Recipe, world: World) -> Recipe:
     """Several processes share the cores where the recipe leaves the number of threads open."""
     shared = world.size > 1 and recipe.threads == 0
     return dataclasses.replace(recipe, threads=max(1, hardware.cores() // world.size)) if shared else recipe
 
 
-def facts(recipe: Recipe, data: DataSet, world: World) -> dict[str, str]:
-    """What has to be the same on all processes before the first step; nothing is computed for one that is alone."""
+def handshake(world: World, recipe: Recipe, data: DataSet, generation: checkpoint.Generation | None = None) -> None:
+    """Raises InputError where processes differ in recipe, code, data or checkpoint; called before the first step."""
     if world.size == 1:
-        return {}
-    found = {f"fingerprint of {name}": text[:12] for name, text in fingerprints(data).items()}
-    return {"recipe": recipe.hash[:12], "code": hardware.versions()["code"], **found}
+        return
+    told = world.exchange({
+        "recipe": recipe.hash[:12], "code": hardware.versions()["code"],
+        "checkpoint": generation.directory.name if generation else "none",
+        **{f"data of {name}": text[:12] for name, text in fingerprints(data).items()},
+    })
+    problems = [f"process {rank}: {name} is {one.get(name, 'none')}, process 0 has {told[0].get(name, 'none')}"
+                for rank, one in enumerate(told) for name in sorted({*one, *told[0]})
+                if one.get(name) != told[0].get(name)]
+    if problems:
+        raise InputError(f"the {world.size} processes were not started alike", "Each would train another network.",
+                         "Start all with the same command, code and data.", problems)
 
 
 def open_split(recipe: Recipe, options: RunOptions) -> DataSet:
