@@ -138,7 +138,7 @@ def _refusal(path: Path, error: Exception) -> InputError:
             "Where it was made, save the tensors alone: safetensors.torch.save_file(model.state_dict(), FILE).",
             [f"it would make {name}" for name in classes],
         )
-    first = text.strip().splitlines()[0][:200] if text.strip() else type(error).__name__
+    first = text.strip().split(". ")[0].splitlines()[0][:200] if text.strip() else type(error).__name__
     return InputError(f"{path}: not a whole file of torch.save ({first})", mend=AGAIN)
 
 
@@ -168,6 +168,7 @@ def _weights_within(path: Path, found: Any, notes: list[str]) -> dict[str, Tenso
 def _unwrapped(path: Path, tensors: dict[str, Tensor], notes: list[str]) -> dict[str, Tensor]:
     """The entries without the wrappers' parts of their names and without an average's counter."""
     entries: dict[str, Tensor] = {}
+    called: dict[str, str] = {}
     twice, taken = [], set()
     for name, tensor in tensors.items():
         parts = name.split(".")
@@ -181,8 +182,8 @@ def _unwrapped(path: Path, tensors: dict[str, Tensor], notes: list[str]) -> dict
             notes.append(f"{plain}: how many weights were averaged, unused")
             continue
         if plain in entries:
-            twice.append(f"{plain}: also as {name}")
-        entries[plain] = tensor
+            twice.append(f"{plain}: as {called[plain]} and as {name}")
+        entries[plain], called[plain] = tensor, name
     if twice:
         raise InputError(f"{path}: entries that are there twice, with and without a wrapper's prefix", details=twice)
     if taken:
