@@ -91,6 +91,13 @@ RESNET = {
     "resnet20_one_layer": (269_722, 40_551_040, 8),
     "resnet20_three_layer": (269_722, 40_551_040, 8),
 }
+PREACT_RESNET = {
+    "preact_resnet152": (60_185_128, 11_282_415_616, 33),
+    "preact_resnet200": (64_666_152, 14_776_270_848, 33),
+    "preact_resnet110": (1_727_962, 252_887_680, 8),
+    "preact_resnet164": (1_703_258, 244_500_992, 8),
+    "preact_resnet1001": (10_327_706, 1_487_849_984, 8),
+}
 DENSENET = {
     "densenet121": (7_978_856, 2_834_161_664, 64),
     "densenet169": (14_149_480, 3_359_843_328, 64),
@@ -124,6 +131,7 @@ COUNTS: dict[str, tuple[int, int, int]] = {
     **HIGHWAY,
     **GOOGLENET,
     **RESNET,
+    **PREACT_RESNET,
     **DENSENET,
     **NASNET,
     **INCEPTION,

@@ -23,11 +23,13 @@ def _seed():
     torch.manual_seed(0)
 
 
-def by_hand(depths, growth_rate, first, bottleneck, compression, stem, pixels, classes):
+def by_hand(depths, growth_rate, first, bottleneck, compression, stem, classes):
     """Parameters and multiply-adds from section 3's description, as sums over the layers.
 
-    `stem`: (weights of a map's kernel in the first convolution, its output pixels, parameters of its normalisation).
+    `stem`: (weights of a map's kernel in the first convolution, its output pixels, parameters of its normalisation);
+    without normalisation no pooling follows it.
     """
+    pixels = stem[1] // 4 if stem[2] else stem[1]
     parameters, operations, channels = first * stem[0] + stem[2], first * stem[0] * stem[1], first
     for number, depth in enumerate(depths):
         for _ in range(depth):
@@ -56,7 +58,7 @@ HAND = {
 @pytest.mark.parametrize("name", HAND)
 def test_cifar_counts_by_hand(name):
     layers, growth_rate, first, bottleneck, compression = HAND[name]
-    counted = by_hand(3 * (layers,), growth_rate, first, bottleneck, compression, CIFAR, 32 * 32, 10)
+    counted = by_hand(3 * (layers,), growth_rate, first, bottleneck, compression, CIFAR, 10)
     assert counted == COUNTS[name][:2]
 
 
@@ -66,7 +68,7 @@ def test_cifar_counts_by_hand(name):
 )
 def test_imagenet_counts_by_hand(name, depths, growth_rate):
     stem = (3 * 49, 112 * 112, 4 * growth_rate)
-    counted = by_hand(depths, growth_rate, 2 * growth_rate, True, 0.5, stem, 56 * 56, 1000)
+    counted = by_hand(depths, growth_rate, 2 * growth_rate, True, 0.5, stem, 1000)
     assert counted == COUNTS[name][:2]
 
 
@@ -83,8 +85,8 @@ def test_what_others_call_densenet40_and_100_is_not_table_2():
     """Compression without bottlenecks: it fails on the printed 1.0 and 7.0 million."""
     assert round(COUNTS["densenet_c40_k12"][0] / 1e6, 1) == 0.6
     assert round(COUNTS["densenet_c100_k12"][0] / 1e6, 1) == 4.1
-    assert by_hand((12, 12, 12), 12, 24, False, 0.5, CIFAR, 32 * 32, 10) == COUNTS["densenet_c40_k12"][:2]
-    assert by_hand((32, 32, 32), 12, 24, False, 0.5, CIFAR, 32 * 32, 10) == COUNTS["densenet_c100_k12"][:2]
+    assert by_hand((12, 12, 12), 12, 24, False, 0.5, CIFAR, 10) == COUNTS["densenet_c40_k12"][:2]
+    assert by_hand((32, 32, 32), 12, 24, False, 0.5, CIFAR, 10) == COUNTS["densenet_c100_k12"][:2]
 
 
 @pytest.mark.parametrize("name", densenet.VARIANTS)

@@ -260,8 +260,8 @@ def zero_last_scales(model: nn.Module) -> int:
         nn.init.zeros_(last.weight)
     if not branches:
         raise InputError(
-            "zero_init_last_scale: the network has no residual branches",
-            "Without a shortcut a scale of zero would cut the network in two.",
+            "zero_init_last_scale: the network has no residual branches that end in batch normalisation",
+            "Only such a branch starts at zero by its last scale; without a shortcut it would cut the network in two.",
             "Set zero_init_last_scale=false, or train a residual network.",
         )
     return len(branches)
