@@ -7,6 +7,7 @@ import csv
 import hashlib
 import io
 import json
+import math
 import os
 import re
 from datetime import UTC, datetime
@@ -169,9 +170,11 @@ class Lines:
         os.truncate(self.path, size)
 
     def write(self, line: dict[str, Any]) -> None:
-        """Appends one line."""
+        """Appends one line; a number that is not finite becomes null."""
+        told = {key: None if isinstance(value, float) and not math.isfinite(value) else value
+                for key, value in line.items()}
         with open(self.path, "ab") as file:
-            file.write((json.dumps(line, allow_nan=False) + "\n").encode())
+            file.write((json.dumps(told, allow_nan=False) + "\n").encode())
 
     def sync(self) -> int:
         """Makes all lines durable; returns the file's size in bytes."""

@@ -356,6 +356,9 @@ def _validate(training: Training, options: RunOptions) -> None:
             training.best = {name: tensor.detach().clone() for name, tensor in training.current().items()}
     say(options, f"{training.progress:8.2f} {recipe.unit}  step {position.step}  "
                   f"validation error {100 * found['error']:.2f} %  loss {found['loss']:.4f}")
+    if not math.isfinite(found["loss"]):
+        note(training, f"step {position.step}: the validation loss is not a finite number, so the weights are ruined: "
+                       "start anew with a lower learning_rate")
     if training.world.first and (doubt := look_at_running_averages(training)):
         say(options, doubt)
 
