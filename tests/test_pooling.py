@@ -88,6 +88,17 @@ def test_mixed_pooling_draws_a_method_for_each_map():
     np.testing.assert_allclose(layer.eval()(x).numpy(), (largest + average) / 2, rtol=1e-12)
 
 
+def test_mixed_pooling_gradients():
+    x, layer = maps(1, 3, 4, 4).requires_grad_(), MixedPool2d(3, 1)
+
+    def drawn(values):
+        torch.manual_seed(0)
+        return layer(values)
+
+    assert torch.autograd.gradcheck(drawn, [x])
+    assert torch.autograd.gradcheck(layer.eval(), [x])
+
+
 def test_mixed_pooling_in_the_mean_is_its_evaluation():
     x, layer = maps(1, 2, 4, 4), MixedPool2d(3, 1)
     mean = layer(x.expand(4000, -1, -1, -1)).mean(0)
@@ -156,6 +167,10 @@ def test_spatial_pyramid_against_loops(size):
     assert found.shape == (2, 3 * 50)  # "totally 50 bins" (section 3.1)
     np.testing.assert_array_equal(found.numpy(), pyramid_by_loops(x.numpy(), (6, 3, 2, 1)))
     assert torch.equal(found[:, -3:], x.amax((2, 3)))
+
+
+def test_spatial_pyramid_gradients():
+    assert torch.autograd.gradcheck(SpatialPyramidPool((3, 2, 1)), [maps(1, 2, 5, 4).requires_grad_()])
 
 
 def test_section_2_3s_windows_are_the_bins_where_they_fit():
