@@ -13,6 +13,7 @@ from torch import nn
 
 from layerwise.errors import InputError
 from layerwise.models import build, for_small_pictures, names, paper, published_input, reported, resnet
+from layerwise.models.costs import costs
 from layerwise.models.network import FLOWS, SupervisedNetwork
 from layerwise.models.shapes import Cost, cost
 from tests.model_counts import COUNTS, SMALL_ARGUMENTS
@@ -31,6 +32,11 @@ def pictures(name: str, count: int, seed: int = 0) -> torch.Tensor:
 @cache
 def walked(name: str) -> Cost:
     return cost(name)
+
+
+def walked_classes(name: str) -> int:
+    """The outputs of the last layer: what the network of the paper tells apart."""
+    return walked(name).rows[-1].output[0]
 
 
 def stages(name: str) -> dict[str, tuple[int, ...]]:
@@ -77,6 +83,9 @@ def test_every_name_has_its_paper_and_input():
 def test_counts(name):
     counted = walked(name)
     assert (counted.parameters, counted.multiply_adds) == COUNTS[name][:2]
+    kept = costs()[name]  # what `layerwise models` lists: `python -m layerwise.models.costs` counts it again
+    assert (kept.parameters, kept.multiply_adds) == COUNTS[name][:2]
+    assert kept.classes == walked_classes(name)
     assert sum(row.parameters for row in counted.rows) == counted.parameters
 
 
@@ -133,9 +142,13 @@ def test_state_round_trip_into_a_network_rebuilt_from_its_architecture(network):
         assert not torch.equal(copy(image), network(image))
 
 
-@pytest.mark.parametrize("name", ["resnet18", "resnet34_a", "resnet50", "resnet20", "plain20", "lenet1990", "lenet5"])
+@pytest.mark.parametrize(
+    "name",
+    ["resnet18", "resnet34_a", "resnet50", "resnet20", "plain20", "lenet1990", "lenet5", "alexnet_six_conv", "vgg11_bn",
+     "nin", "maxout", "dsn", "fitnet11_250k", "highway19"],
+)  # fmt: skip
 def test_memory_format_does_not_matter(name):
-    model, images = build(name, num_classes=5).eval(), pictures(name, 3)
+    model, images = build(name, num_classes=5, **SMALL_ARGUMENTS.get(name, {})).eval(), pictures(name, 3)
     with torch.no_grad():
         expected = model(images)
         found = model.to(memory_format=torch.channels_last)(images.contiguous(memory_format=torch.channels_last))
