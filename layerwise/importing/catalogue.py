@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from layerwise.errors import InputError, nearest
-from layerwise.importing import from_timm, from_torchvision, preprocessing
+from layerwise.importing import from_efficientnet, from_timm, from_torchvision, preprocessing
 from layerwise.importing.preprocessing import View
 from layerwise.importing.tables import Table
 
@@ -49,9 +49,20 @@ ORIGINS: dict[str, tuple[Origin, ...]] = {
     "xception": _timm("legacy_xception", from_timm.XCEPTION, preprocessing.TIMM_XCEPTION),
     **_both(from_torchvision.RESNET, preprocessing.TORCHVISION, preprocessing.TIMM_RESNET,
             {"resnet18": "resnet18", "resnet34": "resnet34", "resnet50_v1_5": "resnet50",
-             "resnet101_v1_5": "resnet101", "resnet152_v1_5": "resnet152"}),
+             "resnet101_v1_5": "resnet101", "resnet152_v1_5": "resnet152",
+             **{name: name for name in ("resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d", "wide_resnet50_2",
+                                        "wide_resnet101_2")}}),
     **_both(from_torchvision.DENSENET, preprocessing.TORCHVISION, preprocessing.TIMM_USUAL,
             {name: name for name in ("densenet121", "densenet161", "densenet169", "densenet201")}),
+    "mobilenet_100_relu6": _timm("mobilenetv1_100", from_timm.MOBILENET, preprocessing.TIMM_MOBILE_V1),
+    **{ours: (*_torchvision("mobilenet_v2", from_torchvision.MOBILENET_V2),
+              *_timm("mobilenetv2_100", from_timm.MOBILENET_V2, preprocessing.TIMM_USUAL))
+       for ours in ("mobilenet_v2", "mobilenet_v2_100")},
+    **{f"mobilenet_v2_{width}": _timm(f"mobilenetv2_{width}", from_timm.MOBILENET_V2, preprocessing.TIMM_USUAL)
+       for width in ("050", "140")},
+    "efficientnet_lite0": (
+        Origin(EFFICIENTNET, "efficientnet-lite0", from_efficientnet.LITE0, preprocessing.EFFICIENTNET_LITE),
+    ),
     "nasnet_large": _timm("nasnetalarge", from_timm.NASNET, preprocessing.TIMM_NASNET),
 }  # fmt: skip
 
@@ -61,6 +72,8 @@ OTHERWISE_NAMED = {
                                      "this name has one tower without."),
     "googlenet": ("googlenet_3x3", "The paper's third branch has a 5x5 convolution and no batch normalisation; the "
                                    "file's of this name has a 3x3 with it."),
+    **dict.fromkeys(("mobilenet", "mobilenet_100"),
+                    ("mobilenet_100_relu6", "The paper's network has ReLU, the file's of this name ReLU6.")),
     **{f"resnet{depth}": (f"resnet{depth}_v1_5", "The paper strides in a block's first 1x1 convolution; the file's "
                                                  "network of this name in the 3x3. The entries look the same, the "
                                                  "answers would be wrong.") for depth in (50, 101, 152)},

@@ -78,3 +78,36 @@ NASNET: Table = (
     (r"\.separable_([12])\.(depthwise|pointwise)_conv2d\.", ".separable{1}.{2}."),
     (r"\.bn_sep_([12])\.", ".bn{1}."),
 )
+
+# timm's stages of MobileNet, of so many blocks each; ours are numbered through.
+MOBILENET_STAGES = (1, 2, 2, 6, 2)
+MOBILENET: Table = (
+    (r"^classifier\.", "head.fc."),
+    (r"^conv_stem\.", "features.conv1.conv."),
+    (r"^bn1\.", "features.conv1.bn."),
+    *((rf"^blocks\.{stage}\.{number}\.", f"features.block{sum(MOBILENET_STAGES[:stage]) + number + 1}.")
+      for stage, depth in enumerate(MOBILENET_STAGES) for number in range(depth)),
+    (r"\.conv_dw\.", ".depthwise."),
+    (r"\.bn1\.", ".depthwise_bn."),
+    (r"\.conv_pw\.", ".pointwise."),
+    (r"\.bn2\.", ".pointwise_bn."),
+)  # fmt: skip
+
+MOBILENET_V2: Table = (
+    (r"^classifier\.", "head.fc."),
+    (r"^conv_stem\.", "features.conv1.conv."),
+    (r"^bn1\.", "features.conv1.bn."),
+    (r"^conv_head\.", "features.conv2.conv."),
+    (r"^bn2\.", "features.conv2.bn."),
+    (r"^blocks\.(\d)\.(\d)\.", "features.bottleneck{1+1}.bottleneck{1+1}_{2+1}."),
+    # The first bottleneck has no expansion: its 1x1 convolution is the projection.
+    (r"(\.bottleneck1_1)\.bn1\.", "{1}.depthwise_bn."),
+    (r"(\.bottleneck1_1)\.conv_pw\.", "{1}.project."),
+    (r"(\.bottleneck1_1)\.bn2\.", "{1}.project_bn."),
+    (r"\.conv_pw\.", ".expand."),
+    (r"(_\d)\.bn1\.", "{1}.expand_bn."),
+    (r"\.conv_dw\.", ".depthwise."),
+    (r"(_\d)\.bn2\.", "{1}.depthwise_bn."),
+    (r"\.conv_pwl\.", ".project."),
+    (r"\.bn3\.", ".project_bn."),
+)

@@ -88,3 +88,22 @@ DENSENET: Table = (
     (r"\.norm\.?2\.", ".composite.bn."),
     (r"\.conv\.?2\.", ".composite.conv."),
 )
+
+# Our names of MobileNet-v2's bottlenecks in their order: lines of the paper's table 2, and how often each is repeated.
+MOBILENET_V2_BLOCKS = tuple(f"features.bottleneck{row}.bottleneck{row}_{number}"
+                            for row, repeats in enumerate((1, 2, 3, 4, 3, 3, 1), 1)
+                            for number in range(1, repeats + 1))  # fmt: skip
+MOBILENET_V2: Table = (
+    (r"^classifier\.1\.", "head.fc."),
+    (r"^features\.0\.0\.", "features.conv1.conv."),
+    (r"^features\.0\.1\.", "features.conv1.bn."),
+    (r"^features\.18\.0\.", "features.conv2.conv."),
+    (r"^features\.18\.1\.", "features.conv2.bn."),
+    # The first bottleneck has no expansion, so its parts are counted from the depthwise convolution.
+    *((rf"^features\.1\.conv\.{number}\.", f"{MOBILENET_V2_BLOCKS[0]}.{part}.")
+      for number, part in ((r"0\.0", "depthwise"), (r"0\.1", "depthwise_bn"), ("1", "project"), ("2", "project_bn"))),
+    *numbered("features.", {number: name for number, name in enumerate(MOBILENET_V2_BLOCKS, 1) if number > 1}),
+    *((rf"\.conv\.{number}\.", f".{part}.")
+      for number, part in ((r"0\.0", "expand"), (r"0\.1", "expand_bn"), (r"1\.0", "depthwise"),
+                           (r"1\.1", "depthwise_bn"), ("2", "project"), ("3", "project_bn"))),
+)  # fmt: skip
