@@ -31,15 +31,15 @@ def test_filters_must_all_match() -> None:
 
 @pytest.mark.parametrize("column", SORTS)
 def test_sorting_by_a_column_both_ways(column: str) -> None:
-    rows = network_list(["lenet"], column)
+    rows = network_list(["lecun"], column)
     assert [SORTS[column](row) for row in rows] == sorted(SORTS[column](row) for row in rows)
-    backwards = network_list(["lenet"], f"-{column}")
+    backwards = network_list(["lecun"], f"-{column}")
     assert [SORTS[column](row) for row in backwards] == sorted((SORTS[column](row) for row in rows), reverse=True)
 
 
 def test_an_unknown_column() -> None:
     with pytest.raises(InputError, match="--sort 'yaer': is not a column, did you mean 'year'"):
-        network_list(["lenet"], "yaer")
+        network_list(["lecun"], "yaer")
 
 
 def test_the_stages_of_table_1_as_the_paper_prints_them() -> None:
@@ -66,7 +66,7 @@ def test_the_layers_add_up_and_carry_activations_and_fields() -> None:
 
 
 def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["models", "--filter", "lenet", "--sort", "-year"]) == 0
+    assert main(["models", "--filter", "lecun", "--sort", "-year"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[2].startswith("lenet5 ")
     assert lines[-1].startswith("lenet1989 ")
@@ -87,7 +87,7 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     [
         (["resnet20", "--sort", "year"], "--filter, --sort and --chart are for the list of networks"),
         (["--size", "32"], "--size, --channels and --classes are for one network"),
-        (["--filter", "lenet", "--chart", "/no/such/place/chart.svg"], "can't be written"),
+        (["--filter", "lecun", "--chart", "/no/such/place/chart.svg"], "can't be written"),
     ],
 )
 def test_refusals(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -79,7 +79,7 @@ def models(
         return _one_network(layer_table(name, size, channels, classes), as_json)
     if size or channels or classes:
         raise InputError("--size, --channels and --classes are for one network", mend="Name it: layerwise models NAME")
-    rows = network_list(filters or [], sort, progress_of("counting networks"))
+    rows = network_list(filters or [], sort)
     if chart:
         from layerwise.report.lineage import draw
 

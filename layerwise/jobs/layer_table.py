@@ -13,6 +13,7 @@ from torch import nn
 from layerwise import models
 from layerwise.errors import InputError, nearest
 from layerwise.models import shapes
+from layerwise.models.costs import costs
 from layerwise.models.network import FLOWS, Network
 
 CONVENTION = "convolution and fc layers; one multiply-add is two floating-point operations"
@@ -35,9 +36,7 @@ def known(name: str) -> str:
     return name
 
 
-def network_list(
-    filters: Sequence[str], sort: str, progress: Callable[[int, int], None] | None = None
-) -> list[dict[str, Any]]:
+def network_list(filters: Sequence[str], sort: str) -> list[dict[str, Any]]:
     """Every network that has all `filters` in its name, paper, year, flow or input, in the order of `sort`.
 
     A row has name, paper, year, flow, input (C, H, W), classes, parameters and multiply_adds; `sort` is one of SORTS,
@@ -52,11 +51,7 @@ def network_list(
         raise InputError(f"--filter {' '.join(filters)}: no network has that",
                          "A filter is text in the name, paper, year, flow or input of a network; all must be there.",
                          "Try --filter 2015, --filter residual, --filter 32x32 or --filter sum.")
-    rows = []
-    for number, name in enumerate(chosen, 1):
-        rows.append(_row(name))
-        if progress:
-            progress(number, len(chosen))
+    rows = [_row(name) for name in chosen]
     return sorted(rows, key=SORTS[column], reverse=sort.startswith("-")) if column else rows
 
 
@@ -68,12 +63,11 @@ def _matches(name: str, filters: Sequence[str]) -> bool:
 
 
 def _row(name: str) -> dict[str, Any]:
-    paper, model = models.paper(name), _on_meta(name)
-    cost = shapes.cost(model)
+    paper, counted = models.paper(name), costs()[name]
     return {
         "name": name, "paper": paper.authors, "year": paper.year, "flow": paper.flow,
-        "input": list(models.published_input(name)), "classes": model.architecture["arguments"]["num_classes"],
-        "parameters": cost.parameters, "multiply_adds": cost.multiply_adds,
+        "input": list(models.published_input(name)), "classes": counted.classes,
+        "parameters": counted.parameters, "multiply_adds": counted.multiply_adds,
     }  # fmt: skip
 
 

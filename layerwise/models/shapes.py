@@ -11,12 +11,14 @@ from torch import Tensor, nn
 
 from layerwise.errors import InputError
 from layerwise.layers.partial import PartialConv2d
+from layerwise.layers.response_norm import ResponseNorm
 from layerwise.models import build, for_small_pictures, published_input
 from layerwise.models.network import own_parameters
 from layerwise.models.receptive import Fields
 
 CONVOLUTIONS = (nn.Conv2d, PartialConv2d)
 WINDOWS = (*CONVOLUTIONS, nn.MaxPool2d, nn.AvgPool2d)
+UNCHANGED = (nn.BatchNorm2d, nn.ReLU, nn.ReLU6, nn.Sigmoid, nn.Dropout, ResponseNorm)
 LARGEST = 4096  # pixels a side; no size beyond is tried
 
 
@@ -182,7 +184,7 @@ def _walk(
         with _stateless(network, input_shape) as (state, image), ExitStack() as tracing:
             if trace is not None:
                 fields.append(tracing.enter_context(trace(image)))
-            torch.func.functional_call(network, state, (image,))
+            torch.func.functional_call(network, state, (image,), tie_weights=False)
     except (RuntimeError, InputError) as error:
         if not reached:
             raise
@@ -207,24 +209,24 @@ def _row(name: str, layer: nn.Module, output: tuple[int, ...], field: tuple[int,
 def _stateless(network: nn.Module, input_shape: tuple[int, ...]) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
     """The network's parameters and buffers, and one picture, on the meta device; evaluation mode in between.
 
-    Batch normalisation, which changes no shape and is slow on the meta device, passes its input on.
+    Layers of `UNCHANGED`, which change no shape and are slow on the meta device, pass their input on.
     """
     entries = (*network.named_parameters(), *network.named_buffers())
     state = {name: torch.empty_like(tensor, device="meta") for name, tensor in entries}
     dtype = next((tensor.dtype for tensor in state.values() if tensor.is_floating_point()), torch.float32)
     modes = {module: module.training for module in network.modules()}
     network.eval()
-    norms = [module for module in modes if isinstance(module, nn.BatchNorm2d)]
-    for norm in norms:
-        norm.forward = _unchanged  # type: ignore[assignment, method-assign]
+    passed: list[nn.Module] = [module for module in modes if isinstance(module, UNCHANGED)]
+    for layer in passed:
+        layer.forward = _unchanged
     try:
         with torch.no_grad():
             yield state, torch.empty(1, *input_shape, dtype=dtype, device="meta")
     finally:
         for module, mode in modes.items():
             module.training = mode
-        for norm in norms:
-            del norm.forward
+        for layer in passed:
+            del layer.forward
 
 
 def _on_meta(name: str, num_classes: int | None = None, in_channels: int | None = None) -> nn.Module:
