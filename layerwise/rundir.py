@@ -123,8 +123,8 @@ def write_splits(run: Path, data: DataSet) -> None:
 
 
 def _split_csv(samples: Samples) -> str:
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
+    text = io.StringIO(newline="")
+    rows = csv.writer(text, lineterminator="\r\n")  # so that a carriage return in a name is quoted
     rows.writerow(["id", "label", "content"])
     names = [safe_cell(name) for name in samples.class_names]
     rows.writerows((safe_cell(name), names[label], content) for name, label, content in

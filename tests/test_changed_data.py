@@ -10,6 +10,7 @@ from PIL import Image
 
 from layerwise import rundir, train
 from layerwise.data.place import place_of, placed
+from layerwise.data.source import DataSet, Samples
 from layerwise.errors import InputError
 from layerwise.jobs.assessment import Question, assess
 from layerwise.recipe import Recipe, changed
@@ -124,6 +125,16 @@ def test_lists_hold_no_formulas_and_read_back(done: Path) -> None:
     rows = rundir.read_split(done / "data" / "train.csv")
     assert {label for _, label, _ in rows} == {"=ant", "bee"}
     assert len({content for *_, content in rows}) == 12
+
+
+@pytest.mark.parametrize("name", ["a\rb", "a\nb", 'quo"te', "a,b", "'a", "\t", "\u202e"])
+def test_every_name_reads_back_from_a_list(tmp_path: Path, name: str) -> None:
+    images = np.zeros((1, 2, 2, 1), np.uint8)
+    part = Samples("train", (name,), np.zeros(1, np.int64), (f"{name}/1.png",), images=images)
+    (tmp_path / "run").mkdir()
+    rundir.write_splits(tmp_path / "run", DataSet("x", part, None, None))
+    assert rundir.read_split(tmp_path / "run" / "data" / "train.csv") == [
+        (f"{name}/1.png", name, rundir.contents_of(part)[0])]
 
 
 def test_a_taken_name_is_refused_before_the_data_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

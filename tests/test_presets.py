@@ -25,7 +25,18 @@ def test_a_preset_has_no_null_field_and_reads_back_to_the_same_hash(name: str) -
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "fine-tune"])
 def test_a_preset_passes_its_checks(name: str) -> None:
-    check(preset(name))
+    assert problems_of(preset(name)) == ()
+    broken = changed(preset(name), ["learning_rate=-1"])  # the control: the checks do look
+    assert [line.split()[0] for line in problems_of(broken)] == ["learning_rate"]
+
+
+def problems_of(recipe: Recipe) -> tuple[str, ...]:
+    """What `check` has against a recipe."""
+    try:
+        check(recipe)
+    except InputError as error:
+        return error.details
+    return ()
 
 
 def test_fine_tune_asks_for_the_model_and_the_data() -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -86,17 +87,25 @@ def _json(top: int) -> Writer:
 
 
 def _csv(top: int) -> Writer:
-    from layerwise.evaluation.predictions_table import safe_cell
+    from layerwise.spreadsheet import safe_cell
 
-    table = csv.writer(sys.stdout, lineterminator="\n")
+    # On a terminal a name could move the cursor; a file gets every name as it is.
+    shown = safe if sys.stdout.isatty() else str
     pairs = [name for k in range(1, top + 1) for name in (f"top{k}", f"top{k}_probability")]
-    table.writerow(["path", *pairs, "error"])
+
+    def print_row(cells: Sequence[str]) -> None:
+        # The writer quotes a carriage return only where its own line ends hold one.
+        line = io.StringIO(newline="")
+        csv.writer(line, lineterminator="\r\n").writerow(cells)
+        sys.stdout.write(line.getvalue().removesuffix("\r\n") + "\n")
+
+    print_row(["path", *pairs, "error"])
 
     def write(row: Row) -> None:
         cells: list[str] = [""] * len(pairs)
         if row.prediction is not None:
             found = zip(row.prediction.class_names, row.prediction.probabilities, strict=True)
             cells = [cell for name, p in found for cell in (safe_cell(name), repr(p))]
-        table.writerow([safe_cell(row.path), *cells, safe_cell(row.error)])
+        print_row([shown(cell) for cell in (safe_cell(row.path), *cells, safe_cell(row.error))])
 
     return write, ""

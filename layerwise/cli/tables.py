@@ -74,4 +74,10 @@ def flush_json(error: dict[str, Any] | None = None) -> None:
     """Prints what is held as JSON on standard output, an error beside it; NaN is refused (undefined is null)."""
     value = {**(_held.pop() if _held else {}), **({"error": error} if error else {})}
     if value:
-        sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False, default=str) + "\n")
+        text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False, default=str)
+        sys.stdout.write("".join(map(_visible, text)) + "\n")
+
+
+def _visible(letter: str) -> str:
+    """A letter of JSON, as an escape where a terminal would obey it instead of showing it."""
+    return letter if letter.isprintable() or letter == "\n" else json.dumps(letter)[1:-1]

@@ -16,7 +16,7 @@ from typing import Any
 from layerwise.errors import InputError
 from layerwise.evaluation import result
 from layerwise.evaluation.metrics import mcnemar
-from layerwise.evaluation.predictions_table import plain_cell
+from layerwise.spreadsheet import plain_cell
 
 LEVEL = 0.05
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,10 +39,47 @@ def find(name: str) -> Recipe:
 
 
 def changed_recipe(name: str, settings: Sequence[str]) -> Recipe:
-    """The recipe that `name` means with `settings` applied and checked."""
-    recipe = changed(find(name), settings)
-    check(recipe)
+    """The recipe that `name` means with `settings` applied and checked; every problem of them at once."""
+    recipe, problems = applied(find(name), settings)
+    _raise_together(problems)
     return recipe
+
+
+def applied(recipe: Recipe, settings: Sequence[str]) -> tuple[Recipe, list[LayerwiseError]]:
+    """`recipe` with those of `settings` that can be read, and the problems of all: one that can't be read hides none.
+
+    Contradictions between fields are looked for only where all settings could be read: else the missing one may be
+    their reason.
+    """
+    problems: list[LayerwiseError] = []
+    try:
+        recipe = changed(recipe, settings)
+    except InputError as error:
+        problems.append(error)
+        given: set[str] = set()
+        for setting in settings:
+            name = setting.partition("=")[0].strip()
+            with contextlib.suppress(InputError):
+                recipe = changed(recipe, [] if name in given else [setting])
+                given.add(name)
+    try:
+        check(recipe)
+    except InputError as error:
+        told = error.details
+        if problems:
+            told = tuple(line for line in told if line.split(" is ")[0] in given and ": expected " in line)
+        if told:
+            problems.append(InputError(error.what, error.why, error.mend, told))
+    return recipe, problems
+
+
+def _raise_together(problems: Sequence[LayerwiseError]) -> None:
+    """Raises the problem, or one that tells them all."""
+    if len(problems) > 1:
+        details = [line for problem in problems for line in (problem.details or (problem.what,))]
+        raise InputError(f"{len(details)} problems before the start", problems[-1].why, problems[0].mend, details)
+    if problems:
+        raise problems[0]
 
 
 def for_training(network: str, data: str, name: str, settings: Sequence[str]) -> Recipe:
@@ -60,17 +98,9 @@ def for_training(network: str, data: str, name: str, settings: Sequence[str]) ->
         recipe = find(name) if name else preset("fast") if problems else fitting(network, data, settings)
     except LayerwiseError as error:
         problems.append(error)
-    try:
-        recipe = changed(dataclasses.replace(recipe, network=network, data=data), settings)
-        if not problems:
-            check(recipe)
-    except LayerwiseError as error:
-        problems.append(error)
-    if len(problems) > 1:
-        details = [line for problem in problems for line in (problem.what, *problem.details)]
-        raise InputError(f"{len(problems)} problems before the start", mend=problems[0].mend, details=details)
-    if problems:
-        raise problems[0]
+    recipe, found = applied(dataclasses.replace(recipe, network=network, data=data), settings)
+    # Of another recipe than the one that was meant only what is wrong in any is told.
+    _raise_together([*problems, *(found if not problems else [one for one in found if one.what.startswith("--set")])])
     return recipe
 
 

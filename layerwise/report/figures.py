@@ -260,6 +260,8 @@ def _figure(size: tuple[int, int], font: int = 12, layout: Literal["constrained"
     with warnings.catch_warnings(), mpl.rc_context(STYLE | {"font.size": font}):
         # Names in scripts that the measuring font lacks are drawn by the browser's own fonts.
         warnings.filterwarnings("ignore", message=r"Glyph \d+")
+        # A figure narrower than its numbers: it is drawn with matplotlib's own margins instead.
+        warnings.filterwarnings("ignore", message="constrained_layout not applied")
         figure = Figure(figsize=(size[0] / 72, size[1] / 72), layout=layout)
         FigureCanvasSVG(figure)
         figure.patch.set_visible(False)

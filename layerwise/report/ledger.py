@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
+import shlex
 import statistics
 import sys
 from pathlib import Path
@@ -21,9 +23,12 @@ from layerwise.errors import InputError
 from layerwise.recipe import Recipe
 from layerwise.recipes.presets import PRESETS
 from layerwise.recipes.values import show
+from layerwise.report.text import clean
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = "docs/results.md"
+# Markup that our own notes don't have: HTML, links, rows of tables, and what clean() writes as an escape.
+HOSTILE = re.compile(r"[<>|\[\]`\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 # Set by the command's own arguments, or chosen from the data and the machine and stated in the environment.
 STATED = ("network", "data", "seed", "device", "precision", "memory_format", "compile", "micro_batch", "channels",
           "input_size")
@@ -55,13 +60,18 @@ def keep(run: Path, row: str, root: Path = ROOT) -> Path:
 
 def command(recipe: Recipe, seeds: int) -> str:
     """The command that trains a recipe again: its preset, the fields that differ from it, the number of seeds."""
-    words = [f"layerwise train {recipe.network} {recipe.data} --recipe {recipe.name}"]
+    words = [f"layerwise train {_word(recipe.network)} {_word(recipe.data)} --recipe {_word(recipe.name)}"]
     preset = PRESETS[recipe.name]
     for field in dataclasses.fields(recipe):
         value = getattr(recipe, field.name)
         if field.name not in STATED and value != getattr(preset, field.name):
-            words.append(f"--set {field.name}={show(value)}")
+            words.append(f"--set {_word(f'{field.name}={show(value)}')}")
     return " ".join([*words, f"--seeds {seeds}"] if seeds > 1 else words)
+
+
+def _word(text: str) -> str:
+    """`text` as one word of a shell's line that stays one line."""
+    return shlex.quote(clean(text))
 
 
 def page(root: Path = ROOT) -> str:
@@ -75,6 +85,11 @@ def page(root: Path = ROOT) -> str:
     for file in sorted((root / "results" / "benchmarks").glob("*.json")):
         lines += [f"## benchmarks/{file.stem}.py", "", *_benchmark(json.loads(file.read_text("utf-8"))), ""]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def inline(text: str) -> str:
+    """`text` on one line of Markdown, so that a name from the data is neither markup, HTML, nor a new line."""
+    return re.sub(r"[\\`*_\[\]<>|#]", r"\\\g<0>", clean(text)) if HOSTILE.search(text) else text
 
 
 def _row(directory: Path, name: str) -> list[str]:
@@ -92,7 +107,7 @@ def _row(directory: Path, name: str) -> list[str]:
     lines = [
         f"## {name}", "", "```sh", command(recipe, len(seeds)), "```", "",
         f"- test error {spread}; {metrics[0]['samples']} pictures; {which}",
-        f"- protocol {protocol['name']}: {protocol['description']}",
+        f"- protocol {inline(protocol['name'])}: {inline(protocol['description'])}",
         f"- {recipe.duration:g} {recipe.unit}; validation on pictures held out of the training split",
         f"- {hardware['cpu']}, {hardware['threads']} threads, {hardware['precision']}, {hardware['system']}; "
         f"torch {environments[0]['versions']['torch']}",
@@ -104,12 +119,12 @@ def _row(directory: Path, name: str) -> list[str]:
         lines.append(f"| {seed.name.removeprefix('seed')} | {100 * one['metrics']['error']:.2f} | {100 * low:.2f} to "
                      f"{100 * high:.2f} | {last} | {one['seconds'] / 60:.1f} | `{one['models'][0]['sha256'][:12]}` |")
     remarks = sorted({note for environment in environments for note in environment["notes"]})
-    return [*lines, "", *(f"- {note}" for note in remarks), *([""] if remarks else [])]
+    return [*lines, "", *(f"- {inline(note)}" for note in remarks), *([""] if remarks else [])]
 
 
 def _benchmark(found: dict[str, Any]) -> list[str]:
     return ["| figure | value |", "|---|---|",
-            *(f"| {key.replace('_', ' ')} | {value} |" for key, value in found.items()
+            *(f"| {inline(key.replace('_', ' '))} | {inline(str(value))} |" for key, value in found.items()
               if isinstance(value, str | int | float))]
 
 
