@@ -4,8 +4,8 @@ Chen et al. 2016, "Training deep nets with sublinear memory cost", section 3; fo
 al. 2017, "Memory-efficient implementation of DenseNets". A block keeps its inputs alone; its backward pass first runs
 its forward pass again, with the same random numbers (dropout's masks) and in the same precision.
 
-Running statistics of batch normalisation take in a batch once: the second pass normalises with the batch's own
-statistics, as the first did, and leaves the averages and their count alone. So a step gives the same bits as without.
+Running statistics of batch normalisation take in a batch once: what the second pass does to them is thrown away. So a
+step gives the same bits as without.
 """
 
 from __future__ import annotations
@@ -78,12 +78,16 @@ def _contexts(block: nn.Module) -> tuple[AbstractContextManager[None], AbstractC
 
 @contextmanager
 def statistics_kept(block: nn.Module) -> Iterator[None]:
-    """Within it, batch normalisation in training mode leaves its running statistics and their count alone."""
-    norms = [module for module in block.modules() if isinstance(module, NORMALISATIONS) and module.track_running_stats]
-    for norm in norms:
-        norm.track_running_stats = False
+    """Within it, batch normalisation updates copies of its running statistics, which are thrown away at the end.
+
+    Copies, because autograd keeps the statistics in both passes and compares what it kept: none would be an error.
+    """
+    own = [(norm, name, buffer) for norm in block.modules() if isinstance(norm, NORMALISATIONS)
+           for name, buffer in norm.named_buffers(recurse=False)]  # fmt: skip
+    for norm, name, buffer in own:
+        setattr(norm, name, buffer.clone())
     try:
         yield
     finally:
-        for norm in norms:
-            norm.track_running_stats = True
+        for norm, name, buffer in own:
+            setattr(norm, name, buffer)
