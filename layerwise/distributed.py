@@ -1,9 +1,8 @@
 """Several processes on one machine, as torchrun starts them: who they are, sums, agreement, what the first one says.
 
-The first process (rank 0) alone writes and speaks; the others get what it found. A step that can fail stands in
-`together`: it fails on all processes or on none, so that nobody waits for one that has left. Words travel as JSON and
-arrays as safetensors: torch's own collectives for objects would unpickle what they receive. A process that is alone
-makes no call of torch.distributed.
+The first (rank 0) alone writes and speaks. What can fail stands in `together`: it fails on all or on none, so that
+nobody waits for one that has left. Words travel as JSON and arrays as safetensors: torch's own collectives for objects
+would unpickle what they receive. A process that is alone makes no call of torch.distributed.
 """
 
 from __future__ import annotations
@@ -26,7 +25,6 @@ from layerwise.errors import InputError, LayerwiseError, MachineError, Tolerance
 
 TIMEOUT = timedelta(minutes=30)  # the longest that one process waits for another
 KINDS: tuple[type[LayerwiseError], ...] = (InputError, MachineError, ToleranceError, LayerwiseError)
-
 T = TypeVar("T")
 
 
@@ -45,26 +43,24 @@ class World:
     def device(self, wanted: torch.device | str) -> torch.device:
         """The device of this process: of several on CUDA each has the one of its rank. Raises MachineError."""
         device, count = torch.device(wanted), torch.cuda.device_count()
-        if self.size == 1 or device.type == "cpu":
-            return device
-        if device.type != "cuda" or count < self.size:
+        if self.size > 1 and device.type != "cpu" and (device.type != "cuda" or count < self.size):
             raise MachineError(f"{self.size} processes on {device.type}: {count} CUDA devices are here",
                                "Each process needs one of its own.", "Start fewer, or set device=cpu.")
-        return torch.device("cuda", self.rank)
+        return device if self.size == 1 or device.type == "cpu" else torch.device("cuda", self.rank)
 
     def exchange(self, value: Any) -> list[Any]:
         """What each process says (JSON), in the order of their ranks."""
         if self.size == 1:
             return [value]
-        return [json.loads(data) for data in self._gathered(json.dumps(value).encode(), everyone=True)]
+        return [json.loads(data) for data in self._collected(json.dumps(value).encode(), everyone=True)]
 
     def gather(self, tensors: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
         """Every process's tensors, on the first process; on the others nothing."""
         if self.size == 1:
             return [dict(tensors)]
-        return [load(data) for data in self._gathered(save(dict(tensors)), everyone=False)]
+        return [load(data) for data in self._collected(save(dict(tensors)), everyone=False)]
 
-    def _gathered(self, data: bytes, everyone: bool) -> list[bytes]:
+    def _collected(self, data: bytes, everyone: bool) -> list[bytes]:
         mine = torch.frombuffer(bytearray(data), dtype=torch.uint8)
         with self._reaching():
             lengths = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
@@ -80,13 +76,7 @@ class World:
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """What stands inside succeeds on all processes, or each raises: its own error, or else the first of the others.
-
-        Nothing that waits for the others may stand inside.
-        """
-        if self.size == 1:
-            yield
-            return
+        """Raises on all where one raises inside: its own error, or the first other's. None waits for others inside."""
         mine: Exception | None = None
         try:
             yield
@@ -120,18 +110,14 @@ class World:
 
     def add_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Makes each gradient its sum over the processes; a missing one counts as 0."""
-        trained = [one for one in parameters if one.requires_grad and self.size > 1]
-        for one in trained:
+        for one in (trained := [one for one in parameters if one.requires_grad and self.size > 1]):
             one.grad = torch.zeros_like(one) if one.grad is None else one.grad
         self._flat([one.grad for one in trained if one.grad is not None], dist.all_reduce)
 
-    def copy_from_first(self, tensors: Iterable[Tensor]) -> None:
+    def copy_from_first(self, tensors: Sequence[Tensor]) -> None:
         """Overwrites `tensors` with the first process's."""
-        sorts: dict[torch.dtype, list[Tensor]] = {}
-        for tensor in tensors if self.size > 1 else ():
-            sorts.setdefault(tensor.dtype, []).append(tensor)
-        for alike in sorts.values():
-            self._flat(alike, lambda flat: dist.broadcast(flat, 0))
+        for kind in dict.fromkeys(tensor.dtype for tensor in tensors if self.size > 1):  # in this order on all
+            self._flat([tensor for tensor in tensors if tensor.dtype == kind], lambda flat: dist.broadcast(flat, 0))
 
     @torch.no_grad()
     def _flat(self, tensors: Sequence[Tensor], act: Callable[[Tensor], object]) -> None:
@@ -154,8 +140,7 @@ class World:
                                "Start all of them again; a run goes on with layerwise resume.") from None
 
 
-ALONE = World()
-_current = ALONE
+_current = ALONE = World()
 
 
 def world() -> World:
@@ -208,7 +193,6 @@ def _announced() -> World:
 
 def _described(error: Exception) -> list[Any]:
     """The arguments of the same error for another process, after its place in KINDS."""
-    if not isinstance(error, LayerwiseError):
-        return [len(KINDS) - 1, f"{type(error).__name__}: {error}"]
-    kind = next(place for place, kind in enumerate(KINDS) if isinstance(error, kind))
-    return [kind, error.what, error.why, error.mend, list(error.details)]
+    known = error if isinstance(error, LayerwiseError) else LayerwiseError(f"{type(error).__name__}: {error}")
+    kind = next(place for place, kind in enumerate(KINDS) if isinstance(known, kind))
+    return [kind, known.what, known.why, known.mend, list(known.details)]

@@ -84,7 +84,8 @@ def evaluate_job(job: Job, log: dict[str, Any]) -> None:
             options = evaluate.EvaluateOptions(batch_size=job["batch_size"])
             model, data = model_file(), samples(count)
             result = evaluate.evaluate(model, data, options)
-            log[str(count)] = {key: value for key, value in result.to_json().items() if key not in ("hardware",)}
+            record = result.to_json()
+            log[str(count)] = {key: value for key, value in record.items() if key not in ("hardware", "versions")}
             log[f"evidence {count}"] = result.evidence is not None
             asked = np.arange(count)[world.rank::world.size]
             log[f"asked {count}"] = len(asked)

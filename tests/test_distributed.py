@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,15 +16,13 @@ import pytest
 import torch
 
 from layerwise import distributed, rundir, train
-from layerwise.data.loader import shared_batches, training_batches
-from layerwise.data.order import Place, epoch_batches, epoch_order
 from layerwise.errors import InputError, MachineError
 from layerwise.modelfile import read
 from layerwise.randomness import derived_seed
-from layerwise.recipe import Recipe, changed
+from layerwise.recipe import changed
 from layerwise.recipes.presets import preset
 from layerwise.training.preparation import RunOptions, open_split
-from tests.evaluated import files
+from tests.processes import LIMIT, Processes
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system can't fork a process")
 
@@ -38,34 +35,6 @@ EPOCHS = [*LENET, "unit=epochs", "duration=2", "evaluate_every=2", "warmup=steps
 # Sums of the same float32 numbers in another order differ by some 2**-24 of their size, 6e-8; with weights of size 0.1
 # and eight steps at a rate below 0.1 the differences stay below 1e-6. Shares that weigh wrongly are off by 1e-4.
 ROUNDING = 1e-6
-LIMIT = 60.0
-
-
-class Processes:
-    """The server of process_group.py: runs a job on some processes; gives exit codes and what each of them logged."""
-
-    def __init__(self) -> None:
-        script = Path(__file__).with_name("process_group.py")
-        self.server = subprocess.Popen([sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                       text=True, bufsize=1)
-
-    def run(self, folder: Path, size: int, job: str, **arguments: Any) -> tuple[list[int], list[dict[str, Any]]]:
-        assert self.server.stdin is not None
-        assert self.server.stdout is not None
-        order = {"folder": str(folder), "size": size, "job": job, "limit": LIMIT, **arguments}
-        watch = threading.Timer(2 * LIMIT, self.server.kill)  # a server that hangs ends the test too
-        watch.start()
-        self.server.stdin.write(json.dumps(order) + "\n")
-        answer = self.server.stdout.readline()
-        watch.cancel()
-        logs = [folder / f"log-{rank}.json" for rank in range(size)]
-        return json.loads(answer), [json.loads(log.read_text()) if log.exists() else {} for log in logs]
-
-    def train(self, run: Path, size: int, settings: list[str], **arguments: Any) -> list[dict[str, Any]]:
-        codes, logs = self.run(run.with_name(f"{run.name} of {size}"), size, "train", run=str(run), settings=settings,
-                               **arguments)
-        assert codes == [0] * size, [log.get("error") for log in logs]
-        return logs
 
 
 @pytest.fixture(scope="module")
@@ -219,44 +188,6 @@ def test_batch_statistics_are_of_each_process_and_the_running_ones_of_the_first(
 
 
 # Need 10: random numbers belong to the picture
-
-
-def recipe(*settings: str) -> Recipe:
-    return changed(changed(preset("digits"), SETTINGS), settings)
-
-
-@pytest.mark.parametrize("settings", [["batch_size=48"], ["mixup=0.4"], ["balance=sampler", "batch_size=5"]])
-@pytest.mark.parametrize("size", [1, 2, 3, 7])
-def test_shares_put_together_are_the_batch_of_one_process(settings: list[str], size: int) -> None:
-    chosen = recipe(*settings)
-    data = open_split(chosen, RunOptions(offline=True, quiet=True))
-    samples = data.train.subset(range(101), "train")  # two batches of 48 and one of 5, or twenty of 5, the last with 6
-    preprocess = train.fit_preprocess(samples, chosen)
-    whole = list(training_batches(samples, chosen, preprocess, 3, 1))
-    shares = [list(shared_batches(samples, chosen, preprocess, Place(3, 1, rank, size))) for rank in range(size)]
-    assert len(whole) == len(epoch_batches(epoch_order(samples, chosen, 3), chosen.batch_size)) - 1
-    for number, batch in enumerate(whole):
-        parts = [share[number] for share in shares]
-        assert batch.keys() == parts[0].keys()
-        for name, value in batch.items():
-            if isinstance(value, torch.Tensor):
-                assert torch.equal(torch.cat([part[name] for part in parts if len(part["label"])]), value), name
-        assert max(len(part["label"]) for part in parts) == -(-len(batch["label"]) // size)
-    assert all(tuple(part["image"].shape[1:]) == (1, 8, 8) for share in shares for part in share)
-
-
-def test_a_picture_that_can_not_be_read_is_missed_once(tmp_path: Path) -> None:
-    samples = files(tmp_path, 110)
-    chosen = recipe("resize=squash", "input_size=8", "mixup=0.4", "batch_size=8", "crop=none", "pad=0")
-    preprocess = train.fit_preprocess(samples, chosen)
-    order = epoch_order(samples, chosen, 0)
-    assert samples.paths is not None
-    gone = int(order[3])  # the neighbour with which the first share's last picture is mixed; the second share's own
-    samples.paths[gone].unlink()
-    shares = [[next(shared_batches(samples, chosen, preprocess, Place(0, 0, rank, 3)))][0] for rank in range(3)]
-    assert [share["bad"] for share in shares] == [[], [samples.ids[gone]], []]
-    assert [share["index"].tolist() for share in shares] == [order[:3].tolist(), order[4:6].tolist(),
-                                                             order[6:8].tolist()]
 
 
 def pixels(logs: list[dict[str, Any]]) -> dict[int, float]:
