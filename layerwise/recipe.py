@@ -106,7 +106,7 @@ class Recipe:
     learning_rate: float = _field("learning rate at reference_batch; used: times batch_size / reference_batch", above=0)
     reference_batch: int = _field("batch size for which learning_rate is stated, in pictures", least=1)
     batch_size: int = _field("pictures in one step = ranks x micro-batch x accumulation", least=1)
-    micro_batch: int = _field("pictures in memory at once; 0: the whole batch, halved when memory runs out", least=0)
+    micro_batch: int = _field("pictures in memory at once; 0: the whole batch, or as much of it as fits", least=0)
     momentum: float = _field("momentum of sgd and rmsprop; beta1 of adam and adamw", least=0, below=1)
     nesterov: bool = _field("Nesterov's form of momentum (sgd)")
     velocity: str = _field("outside: v = mu v + g, w -= rate v (torch); inside: v = mu v - rate g, w += v (AlexNet)",

@@ -15,17 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from layerwise.data.container import EXTENSIONS, SNIFFED, SUPPORTED, identify
-from layerwise.data.layout import (
-    ALL,
-    SYNONYMS,
-    Layout,
-    Row,
-    absent_notes,
-    natural,
-    order_note,
-    twin_notes,
-    unknown_class,
-)
+from layerwise.data.layout import ALL, SYNONYMS, Layout, Row, classes_of, layout_notes, natural, require_two
 from layerwise.errors import InputError
 
 JUNK = {
@@ -133,15 +123,12 @@ def read_folder(root: Path) -> Layout:
 
 
 def _assembled(root: Path, rows: dict[str, list[Row]], findings: _Findings) -> Layout:
-    first = "train" if "train" in rows else ALL
-    class_names = sorted({row.class_name for row in rows[first]}, key=natural)
+    class_names, strange = classes_of(rows)
     if not any(rows.values()) and not findings.problems:
         _nothing(root, findings)
-    for split, found in rows.items():
-        unknown = sorted({row.class_name for row in found} - set(class_names), key=natural)
-        findings.problems += [unknown_class(name, class_names, split) for name in unknown]
-        if not found and class_names:
-            findings.problems.append(f"{split}: no picture in any class folder")
+    findings.problems += strange
+    findings.problems += [f"{split}: no picture in any class folder" for split in rows
+                          if class_names and not rows[split]]
     if findings.problems:
         raise InputError(
             f"{str(root)!r} is not laid out as expected",
@@ -149,15 +136,9 @@ def _assembled(root: Path, rows: dict[str, list[Row]], findings: _Findings) -> L
             "Correct the folder.",
             findings.problems,
         )
-    if len(class_names) < 2:
-        name = class_names[0] if class_names else ""
-        raise InputError(
-            f"{str(root)!r} has one class only: {name!r}",
-            "A classifier needs at least two to tell apart.",
-            _guess(root) or "Add a folder for each further class.",
-        )
-    notes = [f"found {len(found):,} pictures in {split}" for split, found in rows.items()]
-    notes += findings.notes + order_note(class_names) + twin_notes(class_names) + absent_notes(class_names, rows)
+    if len(class_names) < 2:  # only then it is worth a look for what else is there
+        require_two(root, class_names, _guess(root) or "Add a folder for each further class.")
+    notes = layout_notes(class_names, rows) + findings.notes
     if findings.unsupported:
         notes.append(f"left out, formats that are not supported: {_counts(findings.unsupported)}")
     if findings.ignored:

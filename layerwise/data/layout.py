@@ -12,7 +12,7 @@ import numpy as np
 
 from layerwise.data.images import ImageRules
 from layerwise.data.source import Samples
-from layerwise.errors import nearest
+from layerwise.errors import InputError, nearest
 
 SYNONYMS = {
     "train": "train", "training": "train", "trainset": "train", "train_set": "train",
@@ -92,6 +92,28 @@ def unknown_class(name: str, names: Sequence[str], where: str) -> str:
     if alike:
         return f"{where}: class {name!r} is not in train, which has {alike[0]!r} (another spelling of it?)"
     return f"{where}: class {name!r} is not in train{nearest(name, names)}"
+
+
+def classes_of(rows: dict[str, list[Row]]) -> tuple[list[str], list[str]]:
+    """The classes of the training split (or of the only one) in their order, and the problems of other splits'."""
+    first = "train" if "train" in rows else ALL
+    names = sorted({row.class_name for row in rows.get(first, [])}, key=natural)
+    problems = [unknown_class(name, names, split) for split, found in rows.items() if first in rows
+                for name in sorted({row.class_name for row in found} - set(names), key=natural)]
+    return names, problems
+
+
+def require_two(where: Path, names: Sequence[str], mend: str) -> None:
+    """Raises InputError where there are not two classes."""
+    if len(names) < 2:
+        raise InputError(f"{str(where)!r} has one class only: {names[0] if names else ''!r}",
+                         "A classifier needs at least two to tell apart.", mend)
+
+
+def layout_notes(class_names: Sequence[str], rows: dict[str, list[Row]]) -> list[str]:
+    """What is said of every layout: how much was found, the classes' order, twins and gaps."""
+    return [*(f"found {len(found):,} pictures in {split}" for split, found in rows.items()),
+            *order_note(class_names), *twin_notes(class_names), *absent_notes(class_names, rows)]
 
 
 def absent_notes(class_names: Sequence[str], rows: dict[str, list[Row]]) -> list[str]:

@@ -13,17 +13,7 @@ import csv
 import math
 from pathlib import Path
 
-from layerwise.data.layout import (
-    ALL,
-    SYNONYMS,
-    Layout,
-    Row,
-    absent_notes,
-    natural,
-    order_note,
-    twin_notes,
-    unknown_class,
-)
+from layerwise.data.layout import ALL, SYNONYMS, Layout, Row, classes_of, layout_notes, require_two
 from layerwise.errors import InputError, nearest
 
 COLUMNS = {
@@ -47,13 +37,10 @@ def read_listing(file: Path) -> Layout:
         problem = _row(file.parent, number, cells, columns, rows, seen)
         if problem:
             problems.append(f"line {number}: {problem}")
-    first = "train" if "train" in rows else ALL
-    if rows and first not in rows and not problems:
+    if rows and not {"train", ALL} & rows.keys() and not problems:
         problems.append(f"no line of the split train; found {', '.join(rows)}")
-    class_names = sorted({row.class_name for row in rows.get(first, [])}, key=natural)
-    for split, found in rows.items():
-        unknown = sorted({row.class_name for row in found} - set(class_names), key=natural)
-        problems += [unknown_class(name, class_names, split) for name in unknown if first in rows]
+    class_names, strange = classes_of(rows)
+    problems += strange
     if problems:
         multi = next((problem for problem in problems if MULTI_LABEL in problem), "")
         raise InputError(
@@ -65,14 +52,8 @@ def read_listing(file: Path) -> Layout:
         )
     if not rows:
         raise InputError(f"{str(file)!r} names no picture", "It has a header and no line below it.")
-    if len(class_names) < 2:
-        raise InputError(
-            f"{str(file)!r} has one class only: {class_names[0]!r}",
-            "A classifier needs at least two to tell apart.",
-            "Add pictures of another class.",
-        )
-    notes = [f"found {len(found):,} pictures in {split}" for split, found in rows.items()]
-    notes += order_note(class_names) + twin_notes(class_names) + absent_notes(class_names, rows)
+    require_two(file, class_names, "Add pictures of another class.")
+    notes = layout_notes(class_names, rows)
     order = [split for split in ("train", "val", "test", ALL) if split in rows]
     return Layout(file.stem, tuple(class_names), {split: tuple(rows[split]) for split in order}, tuple(notes))
 

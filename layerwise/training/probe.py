@@ -338,7 +338,7 @@ def _rough(training: Training) -> int:
 def _too_large(training: Training, need: Need, free: int) -> MachineError:
     recipe, size = training.recipe, training.preprocess.size
     room = int(free * (1 - MARGIN))
-    advice = ["Choose a smaller network"]
+    advice = ["Choose a smaller network", *(["--set recompute=blocks"] if recipe.recompute == "none" else [])]
     for side in (size * part // 8 for part in (7, 6, 5, 4, 3, 2)):
         smaller = needed(training, 1, side) if side >= 8 else None
         if smaller is not None and smaller.peak <= room:
