@@ -18,14 +18,14 @@ RECIPE_PARTS = {
     "What is trained": "name network data seed start_from freeze slow unfreeze_at zero_init_last_scale",
     "Data": "split validation balance bad_images exif max_pixels",
     "Preprocessing": "channels input_size resize resize_to interpolation mean std",
-    "Augmentation": "crop pad flip crop_area_min scale_range colour colour_sigma mixup",
+    "Augmentation": "crop pad pad_with flip crop_area_min scale_range colour colour_sigma mixup",
     "Duration": "unit duration evaluate_every",
     "Schedule": "schedule milestones decay_factor plateau_patience plateau_threshold plateau_drops warmup "
                 "warmup_length warmup_rate warmup_error",
     "Optimiser": "optimiser learning_rate reference_batch batch_size micro_batch momentum nesterov velocity beta2 "
-                 "epsilon weight_decay weight_decay_on label_smoothing ema clip_norm",
+                 "epsilon weight_decay weight_decay_on loss auxiliary_weight label_smoothing ema clip_norm",
     "Selection and test": "select protocol",
-    "Machine": "device precision memory_format compile threads deterministic checkpoint_seconds",
+    "Machine": "device precision memory_format recompute compile threads deterministic checkpoint_seconds",
 }
 
 
