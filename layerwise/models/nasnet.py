@@ -10,7 +10,7 @@ its reductions and crops them, as the public version does whose 568 million mult
 function is the same, and without them it has the 564 million of table 3.
 What the paper leaves open, closed as in the weights that are public: the stride is in the first of two separable
 convolutions; strided windows give ceil(side / 2) outputs (TensorFlow's "SAME"), where average pooling counts the
-zeros of the border, which only maps with an odd side have; the ImageNet stem's 3x3 convolution has 32 (mobile) or 96
+zeros of the border; the ImageNet stem's 3x3 convolution has 32 (mobile) or 96
 maps, no padding and no ReLU; the first reduction cell sees the stem unsqueezed as `previous`; epsilon is 1e-3. The
 CIFAR stem has 96 maps too, but both inputs of its first cell are squeezed, as everywhere else. Weights start after
 He et al. 2015, eq. 10.
