@@ -116,6 +116,17 @@ def test_networks_that_cannot_be_imported(name: str, source: str, words: str) ->
         catalogue.origins(name, source)
 
 
+def test_the_documentation_lists_the_catalogue() -> None:
+    rows: dict[tuple[str, str], list[str]] = {}
+    for ours, found in catalogue.ORIGINS.items():
+        for origin in found:
+            names = f"`{ours}`" if ours == origin.name else f"`{origin.name}` -> `{ours}`"
+            rows.setdefault((origin.source, str(origin.view)), []).append(names)
+    page = (Path(__file__).parents[1] / "docs" / "import-weights.md").read_text("utf-8")
+    wanted = [f"| {source} | {', '.join(names)} | {view} |" for (source, view), names in rows.items()]
+    assert [line for line in page.splitlines() if line.startswith("| ") and "its network" not in line] == wanted
+
+
 # Every entry
 
 

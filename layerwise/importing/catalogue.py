@@ -50,8 +50,11 @@ ORIGINS: dict[str, tuple[Origin, ...]] = {
     **_both(from_torchvision.RESNET, preprocessing.TORCHVISION, preprocessing.TIMM_RESNET,
             {"resnet18": "resnet18", "resnet34": "resnet34", "resnet50_v1_5": "resnet50",
              "resnet101_v1_5": "resnet101", "resnet152_v1_5": "resnet152",
-             **{name: name for name in ("resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d", "wide_resnet50_2",
+             **{name: name for name in ("resnext50_32x4d", "resnext101_32x8d", "wide_resnet50_2",
                                         "wide_resnet101_2")}}),
+    # The only weights of this one are of torchvision's second recipe.
+    **_both(from_torchvision.RESNET, preprocessing.TORCHVISION_SECOND, preprocessing.TIMM_RESNET,
+            {"resnext101_64x4d": "resnext101_64x4d"}),
     **_both(from_torchvision.DENSENET, preprocessing.TORCHVISION, preprocessing.TIMM_USUAL,
             {name: name for name in ("densenet121", "densenet161", "densenet169", "densenet201")}),
     "mobilenet_100_relu6": _timm("mobilenetv1_100", from_timm.MOBILENET, preprocessing.TIMM_MOBILE_V1),
