@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from torch import Tensor, nn
 
+from layerwise.layers.fill import fill_normal, fill_uniform
 from layerwise.layers.partial import PartialConv2d
 from layerwise.layers.subsampling import Subsampling
 
@@ -27,7 +28,9 @@ def glorot_uniform(model: nn.Module) -> None:
     """Weights ~ U(-b, b) with b^2 = 6 / (inputs + outputs) of a unit; biases 0 (Glorot & Bengio 2010, eq. 16)."""
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
-            nn.init.xavier_uniform_(module.weight)
+            outputs, inputs = module.weight.shape[0], module.weight[0].numel()
+            outputs *= inputs // module.weight.shape[1]  # a kernel's every position is an output, as in torch
+            fill_uniform(module.weight, (6 / (inputs + outputs)) ** 0.5)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
 
@@ -36,7 +39,7 @@ def normal(model: nn.Module, deviation: float) -> None:
     """Weights ~ N(0, deviation^2); biases 0: one width for all layers, as in the papers before He et al. 2015."""
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
-            nn.init.normal_(module.weight, std=deviation)
+            fill_normal(module.weight, deviation)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
 

@@ -29,6 +29,7 @@ from functools import partial
 
 from torch import nn
 
+from layerwise.layers.fill import fill_normal
 from layerwise.layers.linear import unfilled_linear
 from layerwise.layers.response_norm import ResponseNorm
 from layerwise.models.network import Network, Paper, Reported
@@ -114,7 +115,7 @@ def gaussian(model: nn.Module) -> None:
     """Weights ~ N(0, 0.01^2); biases 1 in conv2, conv4 to conv6 and the hidden fc layers, 0 elsewhere (section 5)."""
     for name, module in model.named_modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
-            nn.init.normal_(module.weight, std=0.01)
+            fill_normal(module.weight, 0.01)
             assert module.bias is not None
             ones = name.rsplit(".", 1)[-1] in ("conv2", "conv4", "conv5", "conv6", "fc6", "fc7")
             nn.init.constant_(module.bias, 1.0 if ones else 0.0)
