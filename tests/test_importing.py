@@ -68,12 +68,10 @@ def written(folder: Path, weights: dict[str, Tensor], **changes: Tensor | None) 
 
 
 def test_a_row_fills_groups_and_counts() -> None:
-    table = (*tables.numbered("features.", {3: "conv2"}), (r"^layer(\d)\.(\d+)\.", "stage{1+1}.block_{2-1}_{1}."),
-             (r"^odd\.", "unused: of no use"))
+    table = (*tables.numbered("features.", {3: "conv2"}), (r"^layer(\d)\.(\d+)\.", "stage{1+1}.block_{2-1}_{1}."))
     assert tables.translated("layer1.12.conv.weight", table) == "stage2.block_11_1.conv.weight"
     assert tables.translated("features.3.bias", table) == "conv2.bias"
     assert tables.translated("features.30.bias", table) == "features.30.bias"
-    assert tables.translated("odd.bias", table) == "unused: of no use"
 
 
 @pytest.mark.parametrize("name", PARITY)
@@ -173,13 +171,10 @@ def test_auxiliary_heads_are_loaded_new_or_unused() -> None:
     assert set(found.unused.values()) == {"the network has no auxiliary heads"}
 
 
-def test_a_row_may_leave_a_layer_out() -> None:
-    table = ((r"^extra\.", f"{tables.UNUSED}of no use"), *catalogue.ORIGINS["resnet34"][0].table)
-    have = entries("torchvision-resnet34") | {"extra.weight": torch.ones(1)}
-    found = matching.match(have, matching.wanted("resnet34"), table)
-    assert (found.problems, found.unused) == ((), {"extra.weight": "of no use"})
-    twice = (*table, (r"^bn2\.", "features.conv1.bn."))
-    problems = matching.match(have | {"bn2.weight": torch.ones(64)}, matching.wanted("resnet34"), twice).problems
+def test_two_entries_for_one_of_ours_are_told() -> None:
+    twice = (*catalogue.ORIGINS["resnet34"][0].table, (r"^bn2\.", "features.conv1.bn."))
+    have = entries("torchvision-resnet34") | {"bn2.weight": torch.ones(64)}
+    problems = matching.match(have, matching.wanted("resnet34"), twice).problems
     assert problems == ("bn2.weight: in the file, and bn1.weight too, for features.conv1.bn.weight",)
 
 
@@ -291,6 +286,14 @@ def test_a_source_that_the_file_does_not_tell(densenet: dict[str, Tensor], tmp_p
     found = import_weights(file, "densenet121")
     assert (found.origin.source, found.view) == ("timm", View(320, 288, "bicubic", (0.5, 0.4, 0.3), (0.2,) * 3))
     assert found.notes[-1].endswith("; from config.json beside the file")
+
+
+def test_names_of_entries_tell_the_source(tmp_path: Path) -> None:
+    """torchvision and timm have mobilenet_v2 under other names of entries: no --source is needed."""
+    file = written(tmp_path, entries("torchvision-mobilenet_v2", "cpu"))
+    assert import_weights(file, "mobilenet_v2_100").origin.source == "torchvision"
+    with pytest.raises(InputError, match="not those of timm's mobilenetv2_140"):
+        import_weights(file, "mobilenet_v2_140")
 
 
 def test_a_description_beside_the_file_is_checked(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ SHOWN = 3
 # torchvision's first weights of the networks that timm has under the same names of entries, as SECOND_WEIGHTS.
 FIRST_WEIGHTS = ("f37072fd", "5c106cde", "b627a593", "333f7ec4", "0676ba61", "19c8e357", "63fe2227", "5d3b4d8f",
                  "394f9c45", "b121ed2d", "7cdf4587", "8ba56ff5", "95faca4d", "32ee1156", "a639ec97", "b2777c0a",
-                 "c1103571", "8d451a50")  # fmt: skip
+                 "c1103571", "8d451a50", "0cc3c7bd", "1a9a5a14")  # fmt: skip
 
 
 @dataclass(frozen=True)

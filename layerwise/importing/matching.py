@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from layerwise import models
-from layerwise.importing.tables import UNUSED, Table, translated
+from layerwise.importing.tables import Table, translated
 
 COUNTER = ".num_batches_tracked"
 AUXILIARY = "auxiliary."
@@ -55,8 +55,6 @@ def match(entries: Mapping[str, Tensor], network: Wanted, table: Table, new_head
         ours = translated(theirs, table)
         if ours == theirs:
             problems.append(f"{theirs} {_shape(tensor)}: in the file, of no layer that is known")
-        elif ours.startswith(UNUSED):
-            unused[theirs] = ours.removeprefix(UNUSED)
         elif ours not in network.entries:
             if ours.startswith(AUXILIARY) and not _auxiliary(network.entries):
                 unused[theirs] = "the network has no auxiliary heads"

@@ -2,8 +2,7 @@
 
 The name is that of an entry without its last part and with a dot at its end (`layer1.0.conv2.` of
 `layer1.0.conv2.weight`), so that a row can name whole parts. In a replacement `{1}` is the pattern's first group and
-`{1+1}` that number plus one. A name that starts with UNUSED in the end is of a layer that our network has no place for;
-the rest of it is the reason. Whether the result is an entry of our network is not known here: `matching` looks.
+`{1+1}` that number plus one. Whether the result is an entry of our network is not known here: `matching` looks.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ from functools import cache
 
 Row = tuple[str, str]
 Table = tuple[Row, ...]
-UNUSED = "unused: "
 
 _FIELD = re.compile(r"\{(\d)([+-]\d+)?\}")
 
@@ -29,7 +27,7 @@ def translated(name: str, table: Table) -> str:
     layer += "."
     for pattern, replacement in _compiled(table):
         layer = pattern.sub(lambda found, replacement=replacement: _filled(replacement, found), layer)  # type: ignore[misc]
-    return layer.rstrip(".") if layer.startswith(UNUSED) else layer + last
+    return layer + last
 
 
 def _filled(replacement: str, found: re.Match[str]) -> str:
