@@ -6,7 +6,6 @@ import inspect
 from collections.abc import Callable
 
 from layerwise.errors import InputError, nearest
-from layerwise.layers.large_weights import LargeWeights
 from layerwise.models import (
     alexnet,
     densenet,
@@ -117,8 +116,7 @@ def build(name: str, num_classes: int | None = None, in_channels: int | None = N
         takes = ", ".join(f"{key} ({default})" for key, default in free.items())
         raise InputError(f"{name} cannot be built so", mend=f"It takes: {takes}.", details=problems)
     complete = free | {key: tuple(value) if isinstance(value, list) else value for key, value in chosen.items()}
-    with LargeWeights():
-        network = constructor(**complete)
+    network = constructor(**complete)
     plain = {key: list(value) if isinstance(value, tuple) else value for key, value in complete.items()}
     network.architecture = {"name": name, "arguments": plain}
     return network
