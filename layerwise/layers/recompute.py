@@ -68,6 +68,8 @@ def _forward(block: nn.Module, forward: Callable[..., Any], *inputs: Any) -> Any
     """The block's forward pass, run a second time by the backward pass where there will be one."""
     if not torch.is_grad_enabled():
         return forward(*inputs)
+    if torch.compiler.is_compiling():  # the compiler plans the second pass itself, without the statistics' updates
+        return checkpoint(forward, *inputs, use_reentrant=False)
     return checkpoint(forward, *inputs, use_reentrant=False, context_fn=partial(_contexts, block))
 
 

@@ -25,6 +25,7 @@ from layerwise.data.preprocess import Preprocess
 from layerwise.data.source import DataSet, Samples
 from layerwise.distributed import World, world
 from layerwise.errors import InputError
+from layerwise.layers.recompute import recompute_blocks
 from layerwise.models.network import Network, SupervisedNetwork
 from layerwise.models.resnet import zero_last_scales
 from layerwise.randomness import derived_seed
@@ -148,6 +149,8 @@ def assemble(run: Path, recipe: Recipe, data: DataSet, preprocess: Preprocess, c
     model = models.build(recipe.network, num_classes=len(data.train.class_names), in_channels=preprocess.channels)
     if recipe.zero_init_last_scale:
         zero_last_scales(model)
+    if recipe.recompute == "blocks":
+        recompute_blocks(model.features)
     model.to(device, memory_format=hardware.memory_format(recipe))  # type: ignore[call-overload]
     _auxiliary(model, recipe)
     freeze(model, recipe)
