@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from contextlib import nullcontext
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from layerwise import hardware
+from layerwise.data.preprocess import fit_preprocess
+from layerwise.data.source import DataSet, Samples
 from layerwise.errors import InputError
 from layerwise.layers import recompute
 from layerwise.layers.recompute import recomputable, recompute_blocks, statistics_kept
 from layerwise.models import build
+from layerwise.recipe import changed
+from layerwise.recipes.presets import preset
+from layerwise.signals import Signals
+from layerwise.train import loop
+from layerwise.training.preparation import RunOptions
+from layerwise.training.state import assemble
 
+RECOMPUTE = ("none", "blocks")
 NAMES = ("resnet20", "preact_resnet110", "densenet40_k12", "densenet_bc40_k12", "resnext29_32x4d")
 DROPOUT = {"densenet40_k12": 0.2, "densenet_bc40_k12": 0.2}
 
@@ -199,3 +212,35 @@ def test_a_shape_only_walk_works():
         model = build("densenet_bc40_k12")
         recompute_blocks(model.features)
         model(torch.empty(2, 3, 16, 16)).sum().backward()
+
+
+def trained(where: Path, settings: list[str]) -> dict[str, torch.Tensor]:
+    """The weights after three steps of the training loop on made-up pictures."""
+    noise = np.random.default_rng(0)
+    samples = Samples(
+        name="train", class_names=("a", "b"), labels=noise.integers(0, 2, 12), ids=tuple(map(str, range(12))),
+        images=noise.integers(0, 256, (12, 8, 8, 3), dtype=np.uint8))  # fmt: skip
+    data = DataSet(name="noise", train=samples, val=None, test=None, notes=(), licence="none: noise")
+    recipe = changed(preset("digits"), [
+        "unit=iterations", "duration=3", "evaluate_every=3", "warmup_length=1", "validation=0", "batch_size=4",
+        "device=cpu", "threads=1", "compile=no", *settings])  # fmt: skip
+    recipe = hardware.resolve(recipe)
+    preprocess = fit_preprocess(samples, recipe)
+    recipe = dataclasses.replace(recipe, channels=preprocess.channels, input_size=preprocess.size)
+    where.mkdir()
+    training = assemble(where, recipe, data, preprocess, None)
+    with Signals() as signals:
+        loop(training, signals, RunOptions(quiet=True))
+    return training.model.state_dict()
+
+
+def test_the_training_loop_gives_the_same_weights(tmp_path):
+    runs = [trained(tmp_path / value, ["network=densenet_bc40_k12", f"recompute={value}"]) for value in RECOMPUTE]
+    assert different(*runs) == []
+    other = trained(tmp_path / "other", ["network=densenet_bc40_k12", "learning_rate=0.3"])
+    assert different(runs[0], other)  # the control: another rate, other weights
+
+
+def test_the_training_refuses_a_network_without_blocks(tmp_path):
+    with pytest.raises(InputError, match="recompute=blocks: the network has no blocks"):
+        trained(tmp_path / "run", ["network=lenet5", "recompute=blocks"])
