@@ -68,6 +68,9 @@ def test_the_second_moment_is_kept():
     model = build("maxout", map_side=2)
     assert model.features.h1.conv.weight.std().item() == pytest.approx((96 * 64) ** -0.5, rel=0.02)
     assert not model.features.h1.conv.bias.any()
+    assert 0.0045 < model.head.y.weight.abs().max() <= 0.005
+    logits = model.eval()(torch.randn(4, 3, 8, 8))
+    assert logits.std() < 0.5  # the first answers are alike
 
 
 def test_dropout_of_pixels_and_of_every_layers_inputs():

@@ -8,7 +8,8 @@ to the authors' published configuration, from which they are taken: 96, 192 and 
 8, 8 and 5, windows that reach over the border (33, 15 and 9 pixels become 16, 7 and 5), 500 units of five pieces; a
 fifth of the pixels and half of every other layer's inputs are dropped. Weights start there at U(-0.005, 0.005), made
 for the paper's hundreds of epochs at a rate of 0.17; here at N(0, 1 / inputs), which keeps the second moment, since
-the larger of two independent normal numbers has the second moment of one. The bound on each unit's weight norm is left
+the larger of two independent normal numbers has the second moment of one; only the softmax layer keeps the published
+start, so that the first answers are alike. The bound on each unit's weight norm is left
 to the recipe.
 Romero et al. 2014 call this network 9 M parameters: that holds without biases and with two pieces in the fully
 connected layer (9,044,360), not for the published five (16,247,830).
@@ -64,10 +65,11 @@ def maxout(
         "h3": unfilled_linear(192 * map_side * map_side, 500 * 5),
         "maxout": Maxout(5),
         "dropout4": nn.Dropout(dropout),
-        "y": nn.Linear(500, num_classes),
+        "y": (answer := nn.Linear(500, num_classes)),
     }
     network = Network(features, head)
     normal_by_inputs(network)
+    nn.init.uniform_(answer.weight, -0.005, 0.005)
     return network
 
 
