@@ -129,6 +129,7 @@ def _resume(run: Path, options: RunOptions, world: World) -> Path:
             restore(training, generation)
         else:
             training.metrics.cut(0)
+            probe_micro_batch(training, automatic=False)  # for its notes: the run begins again
         if generation is None and recipe.start_from:
             transfer.start_from(training.model, data.train.class_names, modelfile.read(recipe.start_from))
             if training.average:
