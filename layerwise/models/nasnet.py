@@ -32,12 +32,7 @@ from layerwise.layers.same_padding import SamePadding
 from layerwise.layers.separable import SeparableConv2d
 from layerwise.models.network import Network, Paper, Reported, SupervisedNetwork, named
 
-EPSILON = 1e-3
-
-
-def norm(channels: int) -> nn.BatchNorm2d:
-    """Batch normalisation with the published epsilon."""
-    return nn.BatchNorm2d(channels, eps=EPSILON)
+norm = partial(nn.BatchNorm2d, eps=1e-3)
 
 
 def squeeze(in_channels: int, out_channels: int) -> nn.Module:
@@ -61,14 +56,9 @@ class PathReduction(nn.Module):
         super().__init__()
         half = out_channels // 2
         self.relu = nn.ReLU()
-        self.path1 = named({"pool": nn.AvgPool2d(1, 2), "conv": nn.Conv2d(in_channels, half, 1, bias=False)})
-        self.path2 = named(
-            {
-                "shift": nn.ZeroPad2d((-1, 1, -1, 1)),
-                "pool": nn.AvgPool2d(1, 2),
-                "conv": nn.Conv2d(in_channels, out_channels - half, 1, bias=False),
-            }
-        )
+        first, second = (nn.Conv2d(in_channels, maps, 1, bias=False) for maps in (half, out_channels - half))
+        self.path1 = named({"pool": nn.AvgPool2d(1, 2), "conv": first})
+        self.path2 = named({"shift": nn.ZeroPad2d((-1, 1, -1, 1)), "pool": nn.AvgPool2d(1, 2), "conv": second})
         self.bn = norm(out_channels)
 
     def forward(self, maps: Tensor) -> Tensor:
@@ -243,26 +233,15 @@ class AuxiliaryPool(nn.Module):
             return F.avg_pool2d(maps, 5, 3)
         return F.adaptive_avg_pool2d(maps, self.side)
 
-    def extra_repr(self) -> str:
-        return f"{self.side}"
-
 
 def auxiliary_head(in_channels: int, side: int, num_classes: int) -> nn.Module:
     """The classifier two thirds up the network: 128 maps, then 768 over the whole grid of side x side."""
-    return named(
-        {
-            "relu": nn.ReLU(),
-            "pool": AuxiliaryPool(side),
-            "conv1": nn.Conv2d(in_channels, 128, 1, bias=False),
-            "bn1": norm(128),
-            "relu1": nn.ReLU(),
-            "conv2": nn.Conv2d(128, 768, side, bias=False),
-            "bn2": norm(768),
-            "relu2": nn.ReLU(),
-            "flatten": nn.Flatten(),
-            "fc": nn.Linear(768, num_classes),
-        }
-    )
+    return named({
+        "relu": nn.ReLU(), "pool": AuxiliaryPool(side),
+        "conv1": nn.Conv2d(in_channels, 128, 1, bias=False), "bn1": norm(128), "relu1": nn.ReLU(),
+        "conv2": nn.Conv2d(128, 768, side, bias=False), "bn2": norm(768), "relu2": nn.ReLU(),
+        "flatten": nn.Flatten(), "fc": nn.Linear(768, num_classes),
+    })  # fmt: skip
 
 
 class Stem(NamedTuple):
@@ -274,12 +253,7 @@ class Stem(NamedTuple):
     first: Callable[[int, int], nn.Module]
 
 
-class Step(NamedTuple):
-    """A cell of the stack: its name, its kind, and its width in maps."""
-
-    name: str
-    kind: type[Cell]
-    width: int
+Step = tuple[str, type[Cell], int]  # a cell's name, its kind, its width in maps
 
 
 def stack(stem: Stem, steps: Sequence[Step], in_channels: int) -> tuple[dict[str, nn.Module], int]:
@@ -288,25 +262,24 @@ def stack(stem: Stem, steps: Sequence[Step], in_channels: int) -> tuple[dict[str
     layers: dict[str, nn.Module] = {"conv0": named({"conv": conv, "bn": norm(stem.channels)})}
     current = previous = stem.channels
     adjust = stem.first
-    for step in steps:
-        adjusted = adjust(previous, step.width)
-        previous_width = previous if adjust is unchanged else step.width
-        layers[step.name] = step.kind(current, step.width, adjusted, previous_width)
-        if step.kind is not SkippedReductionCell:
+    for name, kind, width in steps:
+        previous_width = previous if adjust is unchanged else width
+        layers[name] = kind(current, width, adjust(previous, width), previous_width)
+        if kind is not SkippedReductionCell:
             previous = current
-        current = step.kind.outputs * step.width
-        adjust = PathReduction if step.kind.stride == 2 else squeeze
+        current = kind.outputs * width
+        adjust = PathReduction if kind.stride == 2 else squeeze
     return layers, current
 
 
-def three_stages(repeats: int, width: int, reduction: type[ReductionCell]) -> list[Step]:
+def three_stages(repeats: int, first_width: int, reduction: type[ReductionCell]) -> list[Step]:
     """Figure 2: `repeats` normal cells, a reduction, and again with twice the width, and again; numbered from 0."""
     steps: list[Step] = []
     for stage in range(3):
+        width = first_width * 2**stage
         if stage > 0:
-            steps.append(Step(f"reduction_{stage - 1}", reduction, width * 2**stage))
-        numbers = range(stage * repeats, (stage + 1) * repeats)
-        steps += [Step(f"normal_{number}", NormalCell, width * 2**stage) for number in numbers]
+            steps.append((f"reduction_{stage - 1}", reduction, width))
+        steps += [(f"normal_{stage * repeats + i}", NormalCell, width) for i in range(repeats)]
     return steps
 
 
@@ -332,7 +305,9 @@ class NASNet(SupervisedNetwork):
 
     def __init__(self, plan: Plan, num_classes: int = 1000, in_channels: int = 3, dropout: float = 0.5) -> None:
         width, halvings = plan.filters // (4 * NormalCell.outputs), len(plan.stem_cells)
-        steps = [Step(f"stem_{i}", cell, width // 2 ** (halvings - i)) for i, cell in enumerate(plan.stem_cells)]
+        steps: list[Step] = [
+            (f"stem_{i}", cell, width // 2 ** (halvings - i)) for i, cell in enumerate(plan.stem_cells)
+        ]
         steps += three_stages(plan.repeats, width, plan.reduction)
         layers, channels = stack(plan.stem, steps, in_channels)
         auxiliary = auxiliary_head(NormalCell.outputs * 2 * width, plan.auxiliary_side, num_classes)
@@ -366,19 +341,11 @@ VARIANTS: dict[str, Callable[..., Network]] = {
 }
 INPUTS = {"nasnet_mobile": (3, 224, 224), "nasnet_large": (3, 331, 331), "nasnet_cifar": (3, 32, 32)}
 FOR_SMALL_PICTURES = {"nasnet_mobile": "nasnet_cifar", "nasnet_large": "nasnet_cifar"}
-ZOPH_2017 = Paper(
-    "Zoph et al.", 2017, "Learning transferable architectures for scalable image recognition", "cells"
-)
+ZOPH_2017 = Paper("Zoph et al.", 2017, "Learning transferable architectures for scalable image recognition", "cells")
 PAPERS = dict.fromkeys(VARIANTS, ZOPH_2017)
-
-
-def _imagenet(top1: float, top5: float, table: int) -> tuple[Reported, ...]:
-    measured = (("top-1", top1), ("top-5", top5))
-    return tuple(Reported(error, measure, "ImageNet val", f"table {table}") for measure, error in measured)
-
-
+TOP1, TOP5 = (partial(Reported, measure=measure, data="ImageNet val") for measure in ("top-1", "top-5"))
 REPORTED = {
-    "nasnet_mobile": _imagenet(26.0, 8.4, 3),
-    "nasnet_large": _imagenet(17.3, 3.8, 2),
+    "nasnet_mobile": (TOP1(26.0, where="table 3"), TOP5(8.4, where="table 3")),
+    "nasnet_large": (TOP1(17.3, where="table 2"), TOP5(3.8, where="table 2")),
     "nasnet_cifar": (Reported(3.41, "top-1", "CIFAR-10 test", "table 1"),),
 }
