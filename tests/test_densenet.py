@@ -115,7 +115,7 @@ def test_stages_of_the_cifar_networks():
 
 def test_every_layer_of_a_block_sees_all_maps_before_it():
     """Eq. 2 by hand, with bottlenecks; left out one map, it is another function."""
-    layers = {str(index): bottleneck_layer(6 + 4 * index, 4, 0.0) for index in range(3)}
+    layers = {f"layer_{index}": bottleneck_layer(6 + 4 * index, 4, 0.0) for index in range(3)}
     block = DenseBlock(layers).double()
     for parameter in block.parameters():
         nn.init.normal_(parameter)
@@ -128,7 +128,7 @@ def test_every_layer_of_a_block_sees_all_maps_before_it():
     found = block(maps[0])
     torch.testing.assert_close(found, torch.cat(maps, 1))
     maps[1] = torch.zeros_like(maps[1])
-    assert not torch.allclose(layers["2"](tuple(maps[:3])), found[:, -4:])
+    assert not torch.allclose(layers["layer_2"](tuple(maps[:3])), found[:, -4:])
 
 
 def test_a_layer_without_bottleneck_and_a_transition():

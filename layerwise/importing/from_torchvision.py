@@ -82,7 +82,7 @@ DENSENET: Table = (
     (r"^features\.norm5\.", "features.activation.bn."),
     (r"^features\.transition(\d)\.norm\.", "features.transition_{1}.bn."),
     (r"^features\.transition(\d)\.conv\.", "features.transition_{1}.conv."),
-    (r"^features\.denseblock(\d)\.denselayer(\d+)\.", "features.dense_block_{1}.layers.layer_{2}."),
+    (r"^features\.denseblock(\d)\.denselayer(\d+)\.", "features.dense_block_{1}.layer_{2}."),
     (r"\.norm\.?1\.", ".bottleneck.bn."),
     (r"\.conv\.?1\.", ".bottleneck.conv."),
     (r"\.norm\.?2\.", ".composite.bn."),

@@ -76,11 +76,12 @@ class DenseBlock(nn.Module):
 
     def __init__(self, layers: Mapping[str, nn.Module]) -> None:
         super().__init__()
-        self.layers = nn.ModuleDict(layers)
+        for name, layer in layers.items():
+            self.add_module(name, layer)
 
     def forward(self, maps: Tensor) -> Tensor:
         collected = [maps]
-        for layer in self.layers.values():
+        for layer in self.children():
             collected.append(layer(tuple(collected)))  # a tuple: what is computed again must not grow meanwhile
         return torch.cat(collected, 1)
 
