@@ -93,3 +93,8 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
 def test_refusals(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["models", *arguments]) in (2, 3)
     assert message in capsys.readouterr().err
+
+
+def test_a_stage_of_branches_shows_the_concatenated_map() -> None:
+    stages = {row["name"]: row["output"] for row in layer_table("inception_v3", 0, 0, 0)["stages"]}
+    assert stages["mixed_5b"] == [256, 35, 35]

@@ -10,7 +10,7 @@ from torch import nn
 
 from layerwise.errors import InputError
 from layerwise.models import build, names, published_input
-from layerwise.models.shapes import check_input, cost, stage_shapes
+from layerwise.models.shapes import check_auxiliary, check_input, cost, stage_shapes
 
 IMAGENET = [name for name in names() if re.match(r"(resnet|plain)(18|34|50|101|152)", name)]
 CIFAR = [name for name in names() if re.match(r"(resnet|plain)(20|32|44|56|110|1202)", name)]
@@ -158,3 +158,12 @@ def test_published_inputs():
     assert published_input("lenet1989") == (1, 16, 16)
     assert {published_input(name) for name in IMAGENET} == {(3, 224, 224)}
     assert {published_input(name) for name in CIFAR} == {(3, 32, 32)}
+
+
+def test_auxiliary_heads_that_pictures_do_not_fit():
+    with torch.device("meta"):
+        network = build("inception_v3")
+    check_auxiliary(network, (3, 299, 299))
+    with pytest.raises(InputError, match=r"head after mixed_6e does not take the 6x6 map that 128x128") as caught:
+        check_auxiliary(network, (3, 128, 128))
+    assert "input_size=299" in str(caught.value)

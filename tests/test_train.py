@@ -319,3 +319,32 @@ def test_what_does_not_fit_leaves_no_directory(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="does not fit"):
         run(tmp_path / "second", f"start_from={first}", "network=resnet32")
     assert not (tmp_path / "second").exists()
+
+
+GOOGLENET = ["network=googlenet_3x3", "resize=squash", "input_size=32", "crop=none", "batch_size=4", "duration=1",
+             "evaluate_every=1", "learning_rate=0.001"]
+
+
+def test_auxiliary_heads_learn_where_the_recipe_says_so(tmp_path: Path) -> None:
+    trained = {}
+    for weight in ("0", "0.3"):
+        trained[weight] = weights(run(tmp_path / weight, *GOOGLENET, f"auxiliary_weight={weight}"))
+    heads = [name for name in trained["0"] if name.startswith("auxiliary.") and name.endswith("weight")]
+    assert heads
+    assert all(not torch.equal(trained["0"][name], trained["0.3"][name]) for name in heads)
+    first = next(name for name in trained["0"] if name.startswith("features."))
+    assert not torch.equal(trained["0"][first], trained["0.3"][first])  # their gradient reaches the layers below
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["auxiliary_weight=0.3"], "auxiliary_weight=0.3: resnet20 has no auxiliary heads"),
+        (["network=inception_v3", "resize=squash", "input_size=96", "auxiliary_weight=0.3"],
+         "auxiliary head after mixed_6e does not take the 4x4 map that 96x96 pictures give it"),
+    ],
+)
+def test_auxiliary_heads_that_can_not_be_trained(tmp_path: Path, settings: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        run(tmp_path / "run", *settings)
+    assert not (tmp_path / "run").exists()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -88,6 +88,7 @@ def layer_table(name: str, size: int, channels: int, classes: int) -> dict[str, 
     outputs = int(model.architecture["arguments"]["num_classes"])
     notes = shapes.check_input(name, shape[0], size, outputs) if size else []
     cost, rows, paper = shapes.cost(model, shape), shapes.traced(model, shape), models.paper(name)
+    outputs_of = shapes.stage_shapes(model, shape) | {"head": (outputs,)}
     layers = [
         {"name": row.name, "kind": row.kind, "output": list(row.output), "parameters": row.parameters,
          "multiply_adds": row.multiply_adds, "activations": math.prod(row.output),
@@ -99,19 +100,23 @@ def layer_table(name: str, size: int, channels: int, classes: int) -> dict[str, 
         "reported": [f"{one.error:g} % {one.measure}, {one.data} ({one.where})" for one in models.reported(name)],
         "input": list(shape), "classes": outputs, "parameters": cost.parameters,
         "multiply_adds": cost.multiply_adds, "activations": sum(layer["activations"] for layer in layers),
-        "convention": CONVENTION, "notes": list(notes), "stages": list(_stages(model, rows)), "layers": layers,
+        "convention": CONVENTION, "notes": list(notes),
+        "stages": list(_stages(model, rows, outputs_of)), "layers": layers,
     }  # fmt: skip
 
 
-def _stages(model: Network, rows: Sequence[shapes.Row]) -> Iterator[dict[str, Any]]:
+def _stages(
+    model: Network, rows: Sequence[shapes.Row], outputs: Mapping[str, tuple[int, ...]]
+) -> Iterator[dict[str, Any]]:
     """A row for each child of `features` and for `head`: output, blocks as papers print them, parameters, cost."""
     groups = [f"features.{stage}" for stage, _ in model.features.named_children()] + ["head"]
     for group in groups:
+        stage = group.removeprefix("features.")
         inside = [row for row in rows if row.name == group or row.name.startswith(f"{group}.")]
         text = _blocks(model, group, inside)
         if text or any(row.parameters for row in inside):
             yield {
-                "name": group.removeprefix("features."), "output": list(inside[-1].output),
+                "name": stage, "output": list(outputs[stage]),
                 "layers": text, "parameters": sum(row.parameters for row in inside),
                 "multiply_adds": sum(row.multiply_adds for row in inside),
             }  # fmt: skip

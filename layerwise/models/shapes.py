@@ -13,7 +13,7 @@ from layerwise.errors import InputError
 from layerwise.layers.partial import PartialConv2d
 from layerwise.layers.response_norm import ResponseNorm
 from layerwise.models import build, for_small_pictures, published_input
-from layerwise.models.network import own_parameters
+from layerwise.models.network import SupervisedNetwork, own_parameters
 from layerwise.models.receptive import Fields
 
 CONVOLUTIONS = (nn.Conv2d, PartialConv2d)
@@ -103,6 +103,24 @@ def check_input(name: str, in_channels: int, size: int, num_classes: int) -> lis
         f"input {size}x{size} is reduced to {side}x{side} by {first} ({usual}x{usual} by {layer} at the paper's "
         f"{published}x{published}); the paper's network for small pictures is {better}"
     ]
+
+
+def check_auxiliary(network: SupervisedNetwork, input_shape: tuple[int, int, int]) -> None:
+    """Raises InputError where an auxiliary head can't take the map that pictures of `input_shape` (C, H, W) give."""
+    for stage, (channels, *sides) in stage_shapes(network, input_shape).items():
+        if stage not in network.auxiliary:
+            continue
+        head = network.auxiliary[stage]
+        try:
+            with _stateless(head, (channels, *sides)) as (state, maps):
+                torch.func.functional_call(head, state, (maps,))
+        except RuntimeError:
+            size, name = input_shape[1], network.architecture["name"]
+            raise InputError(
+                f"auxiliary_weight: {name}'s auxiliary head after {stage} does not take the {sides[0]}x{sides[1]} map "
+                f"that {size}x{size} pictures give it",
+                mend=f"Set auxiliary_weight=0, or input_size={published_input(name)[1]}.",
+            ) from None
 
 
 def _message(name: str, network: nn.Module, size: int, misfit: MisfitError) -> InputError:

@@ -28,6 +28,7 @@ from layerwise.errors import InputError
 from layerwise.layers.recompute import recompute_blocks
 from layerwise.models.network import Network, SupervisedNetwork
 from layerwise.models.resnet import zero_last_scales
+from layerwise.models.shapes import check_auxiliary
 from layerwise.randomness import derived_seed
 from layerwise.recipe import Recipe
 from layerwise.tasks.classify import Classify
@@ -152,7 +153,7 @@ def assemble(run: Path, recipe: Recipe, data: DataSet, preprocess: Preprocess, c
     if recipe.recompute == "blocks":
         recompute_blocks(model.features)
     model.to(device, memory_format=hardware.memory_format(recipe))  # type: ignore[call-overload]
-    _auxiliary(model, recipe)
+    _auxiliary(model, recipe, preprocess)
     freeze(model, recipe)
     groups = parameter_groups(model, recipe)
     batches = len(epoch_batches(epoch_order(data.train, recipe, 0), recipe.batch_size))
@@ -180,10 +181,12 @@ def assemble(run: Path, recipe: Recipe, data: DataSet, preprocess: Preprocess, c
     )
 
 
-def _auxiliary(model: Network, recipe: Recipe) -> None:
-    """Heads that the recipe does not train have no gradient; a weight for heads that do not exist is refused."""
+def _auxiliary(model: Network, recipe: Recipe, preprocess: Preprocess) -> None:
+    """Heads that the recipe does not train have no gradient; a weight for heads that can't be trained is refused."""
     if isinstance(model, SupervisedNetwork):
         model.auxiliary.requires_grad_(recipe.auxiliary_weight > 0)
+        if recipe.auxiliary_weight:
+            check_auxiliary(model, (preprocess.channels, preprocess.size, preprocess.size))
     elif recipe.auxiliary_weight:
         raise InputError(f"auxiliary_weight={recipe.auxiliary_weight:g}: {recipe.network} has no auxiliary heads",
                          "Only networks such as googlenet or inception_v3 have them.", "Set auxiliary_weight=0.")
