@@ -91,7 +91,7 @@ TRIALS = {
     "wide_resnet": Trial(small("wrn", depth=10, width=2), 8),
     "resnext": Trial(small("resnext29_32x4d"), 8, 4, quick=False),
     "densenet": Trial(lambda: DenseNetCifar(_bc(12), 4, in_channels=1), 8),
-    "mobilenet": Trial(small("mobilenet", width_multiplier=0.25), 33),
+    "mobilenet": Trial(small("mobilenet", width_multiplier=0.25), 33, rate=3e-3),
     "mobilenet_v2": Trial(small("mobilenet_v2", width_multiplier=0.5), 33, 8, quick=False),
     "efficientnet_lite": Trial(small("efficientnet_lite0"), 33, 8, quick=False),
     "nasnet": Trial(small("nasnet_cifar"), 8, 8, quick=False),
