@@ -23,6 +23,7 @@ from layerwise import models
 from layerwise.checkpoint import replace_durably
 from layerwise.data.preprocess import Preprocess
 from layerwise.errors import InputError, nearest
+from layerwise.layers.unfilled import Unfilled
 from layerwise.models.network import Network
 from layerwise.recipe import Recipe
 
@@ -184,7 +185,7 @@ def _build(path: Path, architecture: dict[str, Any], tensors: dict[str, torch.Te
             raise InputError(f"{path}: architecture {name}: {argument}={value!r} is not a whole number in 1..{limit}")
     try:
         # Shapes first: no memory is taken before the file's tensors are known to fit.
-        with torch.device("meta"):
+        with torch.device("meta"), Unfilled():
             wanted = models.build(name, **arguments).state_dict()
     except TypeError as error:
         raise InputError(f"{path}: architecture {name} does not take these arguments ({error})") from None
@@ -196,7 +197,8 @@ def _build(path: Path, architecture: dict[str, Any], tensors: dict[str, torch.Te
             problems.append(f"{entry}: {have.dtype} {tuple(have.shape)}, expected {want.dtype} {tuple(want.shape)}")
     if problems:
         raise InputError(f"{path}: its tensors are not those of {name}", details=sorted(problems))
-    model = models.build(name, **arguments)
+    with Unfilled():
+        model = models.build(name, **arguments)
     model.load_state_dict(tensors)
     return model
 

@@ -18,7 +18,6 @@ import json
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri
 
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2**64 divided by the golden ratio, odd: SplitMix64's step
 
@@ -57,6 +56,8 @@ def normal(seed: int, epoch: int, samples: NDArray[np.int64], stage: str, count:
 
     The uniform number is the centre of one of 2**52 equal cells, so neither 0 nor 1 is ever inverted.
     """
+    from scipy.special import ndtri  # a third of a second that `predict` has no need of
+
     bits = random_bits(seed, epoch, samples, stage, count)
     centres = ((bits >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
     return np.asarray(ndtri(centres), dtype=np.float64)

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.special import betaincinv
 from torch import Tensor
 
 from layerwise.data import resize
@@ -174,6 +173,8 @@ def mix(images: Tensor, labels: Tensor, recipe: Recipe, epoch: int, keys: NDArra
     images (N, C, H, W) float32, labels (N,). Returns "image" = w x + (1 - w) x', "label", "label_b" = the partner's,
     "weight" (N,) = w, where w ~ Beta(alpha, alpha) is drawn for each picture by inverting the distribution function.
     """
+    from scipy.special import betaincinv  # slow to import, and few recipes mix
+
     numbers = uniform(recipe.seed, epoch, keys, "mixup")[:, 0]
     weights = torch.from_numpy(np.asarray(betaincinv(recipe.mixup, recipe.mixup, numbers), dtype=np.float32))
     share = weights[:, None, None, None]

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest, norm
 
 from layerwise.errors import InputError, ToleranceError
 
@@ -108,7 +107,9 @@ def wilson(count: int, total: int) -> tuple[float, float] | None:
     """The 95 % interval of a proportion `count` / `total` (Wilson 1927); None for a total of 0."""
     if total == 0:
         return None
-    z = float(norm.ppf((1 + LEVEL) / 2))
+    from scipy.special import ndtri  # scipy's statistics take a second to import
+
+    z = float(ndtri((1 + LEVEL) / 2))
     part = count / total
     centre = (part + z * z / (2 * total)) / (1 + z * z / total)
     half = z / (1 + z * z / total) * math.sqrt(part * (1 - part) / total + z * z / (4 * total * total))
@@ -225,6 +226,8 @@ def summarise(columns: Scores, classes: int) -> dict[str, Any]:
 
 def mcnemar(only_a_right: int, only_b_right: int) -> float:
     """The exact two-sided p of McNemar's test (1947) from the samples that exactly one of two classifiers has right."""
+    from scipy.stats import binomtest  # a second to import
+
     total = only_a_right + only_b_right
     return float(binomtest(only_a_right, total, 0.5).pvalue) if total else 1.0
 

@@ -8,7 +8,6 @@ from typing import BinaryIO
 from layerwise import hardware, modelfile
 from layerwise.data.images import ImageRules
 from layerwise.errors import InputError
-from layerwise.jobs.calibration import kept_temperature
 from layerwise.recipes.presets import preset
 from layerwise.serve.predictor import Predictor, Row
 
@@ -20,8 +19,14 @@ def answers(path: str, pictures: Sequence[str], top: int, calibrated: bool,
     "-" is one picture in the bytes of `standard_input`. Raises InputError for a model that can't be used.
     """
     found = modelfile.read(path, hardware.resolve(preset("fast")).device)
-    predictor = Predictor(found, temperature=kept_temperature(found) if calibrated else 1.0)
+    predictor = Predictor(found, temperature=_kept(found) if calibrated else 1.0)
     return len(found.class_names), _rows(predictor, pictures, top, standard_input)
+
+
+def _kept(found: modelfile.ModelFile) -> float:
+    from layerwise.jobs.calibration import kept_temperature  # statistics and figures, which an answer seldom needs
+
+    return kept_temperature(found)
 
 
 def _rows(predictor: Predictor, pictures: Sequence[str], top: int, standard_input: BinaryIO) -> Iterator[Row]:

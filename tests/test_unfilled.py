@@ -1,0 +1,67 @@
+"""Networks made for known weights: no random number is drawn, and the compiler is not imported for their shapes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from layerwise import models
+from layerwise.layers.unfilled import Unfilled
+
+NETWORKS = ("lenet5", "resnet20", "nin_cifar10", "vgg11", "maxout_mnist")
+HEAVY = ("torch._dynamo", "scipy", "matplotlib", "sympy")
+SHAPES = """import sys, torch
+from contextlib import nullcontext
+from layerwise import models
+from layerwise.layers.unfilled import Unfilled
+with torch.device("meta"), {guard}:
+    models.build("resnet20", num_classes=10)
+print("torch._dynamo" in sys.modules)"""
+
+
+@pytest.mark.parametrize("name", [name for name in NETWORKS if name in models.names()])
+def test_no_random_number_is_drawn(name: str) -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        before = torch.random.get_rng_state()
+        with torch.device("meta"), Unfilled():
+            shapes = models.build(name).state_dict()
+        assert torch.equal(torch.random.get_rng_state(), before)
+        with torch.device("meta"):
+            plain = models.build(name).state_dict()
+    assert {entry: value.shape for entry, value in shapes.items()} == {k: v.shape for k, v in plain.items()}
+
+
+def test_the_guard_ends_with_its_block() -> None:
+    """The negative control: without it the same layer has random weights."""
+    weight = torch.zeros(4, 4)
+    with Unfilled():
+        nn.init.kaiming_normal_(weight)
+        nn.init.uniform_(tensor=weight)
+        weight.normal_()
+    assert not weight.any()
+    nn.init.kaiming_normal_(weight)
+    assert weight.all()
+
+
+@pytest.mark.parametrize(("guard", "imported"), [("Unfilled()", "False"), ("nullcontext()", "True")])
+def test_shapes_need_no_compiler(guard: str, imported: str) -> None:
+    command = [sys.executable, "-c", SHAPES.format(guard=guard)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == imported
+
+
+def test_predicting_imports_nothing_heavy() -> None:
+    text = f"import sys, layerwise.jobs.answers; print([name for name in {HEAVY} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_help_imports_neither_torch_nor_numpy() -> None:
+    text = "import sys, layerwise.cli; print([name for name in ('torch', 'numpy', 'scipy') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
