@@ -57,6 +57,9 @@ MESSAGES = [
     ("bench resnet20 --set device=cuda:9", 3, ["device=cuda:9: not available"]),
     ("doctor bm", 2, ["doctor 'bm': no such topic, did you mean 'bn'?"]),
     ("doctor bn", 2, ["doctor bn: no run given"]),
+    ("pack nowhere --to new", 2, ["there is no data at 'nowhere'"]),
+    ("pack tests --to new --shard-size 5 --per-shard 2", 2, ["--shard-size and --per-shard: only one of them"]),
+    ("pack tests --to new --shard-size many", 2, ["--shard-size many: is no size"]),
     ("calibrate nowhere", 2, ["nowhere: there is no such file or directory"]),
 ]  # fmt: skip
 

@@ -181,7 +181,7 @@ def _splits(name_or_path: str, options: DataOptions) -> tuple[dict[str, Samples]
     if name_or_path in NAMES:
         data = open_data(name_or_path, options)
         return data.splits, data.notes, False
-    layout = find_layout(name_or_path)
+    layout = find_layout(name_or_path, options.data_dir)
     if options.split:
         data = divided(layout, name_or_path, options)
         return data.splits, data.notes, True

@@ -33,6 +33,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -113,10 +114,26 @@ class ImageFacts:
         return self.orientation != 1
 
 
-def open_image(file: Path | bytes, rules: ImageRules) -> tuple[NDArray[np.uint8], ImageFacts]:
+class Piece(Protocol):
+    """A picture that lies inside of another file; `pieces.Slice` is one."""
+
+    @property
+    def size(self) -> int:
+        """Its length in bytes."""
+
+    @property
+    def suffix(self) -> str:
+        """The extension of its name, with its dot."""
+
+    def read_bytes(self) -> bytes:
+        """Its bytes; InputError where they can't be read."""
+
+
+def open_image(file: Path | Piece | bytes, rules: ImageRules) -> tuple[NDArray[np.uint8], ImageFacts]:
     """The picture as uint8, (H, W, 1) for grey kinds and (H, W, 3) for all others, and what was found.
 
-    `file` is a path or the file's bytes. Raises InputError with the path and the reason when it can't be opened.
+    `file` is a path, a piece of a file, or the picture's bytes. Raises InputError with the path and the reason when
+    it can't be opened.
     """
     name = "the picture" if isinstance(file, bytes) else repr(str(file))
     if ImageFile.LOAD_TRUNCATED_IMAGES:
@@ -135,7 +152,7 @@ def open_image(file: Path | bytes, rules: ImageRules) -> tuple[NDArray[np.uint8]
         pixels, facts = _decode(data, form, rules)
     except _RefusedError as refusal:
         raise InputError(f"{name} {refusal}", mend=refusal.mend) from None
-    if isinstance(file, Path):
+    if not isinstance(file, bytes):
         suffix = file.suffix.lower()
         if container.EXTENSIONS.get(suffix, facts.format) != facts.format:
             facts = replace(facts, misnamed=suffix)
@@ -150,9 +167,13 @@ class _RefusedError(Exception):
         self.mend = mend
 
 
-def _read(file: Path | bytes, rules: ImageRules) -> bytes:
+def _read(file: Path | Piece | bytes, rules: ImageRules) -> bytes:
     if isinstance(file, bytes):
         data = file
+    elif not isinstance(file, Path):
+        if file.size > rules.max_bytes:
+            raise _RefusedError(f"has {file.size:,} bytes; the limit is {rules.max_bytes:,}")
+        data = file.read_bytes()
     else:
         try:
             state = file.stat()

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from layerwise.data.images import ImageRules
+from layerwise.data.pieces import Source
 from layerwise.data.source import Samples
 from layerwise.errors import InputError, nearest
 
@@ -24,9 +25,9 @@ ALL = "all"  # the one split of a source that has none
 
 @dataclass(frozen=True)
 class Row:
-    """One picture: its file, its stable id, the name of its class."""
+    """One picture: its file (or piece of one), its stable id, the name of its class."""
 
-    path: Path
+    path: Source
     id: str
     class_name: str
 

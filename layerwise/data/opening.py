@@ -13,7 +13,9 @@ from layerwise.data.idx import open_idx
 from layerwise.data.images import MAX_PIXELS, ImageRules
 from layerwise.data.layout import ALL, Layout
 from layerwise.data.listing import read_listing
+from layerwise.data.pieces import is_remote
 from layerwise.data.scan import Scanned, scan_files
+from layerwise.data.shards import is_shards, read_shards
 from layerwise.data.source import DataSet, Samples, small_and_equal
 from layerwise.data.splits import divide
 from layerwise.errors import InputError, nearest
@@ -60,7 +62,7 @@ def open_data(
         raise InputError(f"bad_images={options.bad_images!r} is not a rule", "It is 'stop' or 'skip'.")
     if name_or_path in NAMES:
         return _published(name_or_path, options)
-    data = divided(find_layout(name_or_path), name_or_path, options)
+    data = divided(find_layout(name_or_path, options.data_dir), name_or_path, options)
     splits = data.splits
     paths = [path for samples in splits.values() for path in samples.paths or ()]
     scanned = scan_files(paths, options.rules, progress=progress)
@@ -88,9 +90,14 @@ def open_data(
                    (*left_out, *leaks))
 
 
-def find_layout(name_or_path: str) -> Layout:
-    """What the folder or list at the path holds; InputError where there is nothing of the kind."""
+def find_layout(name_or_path: str, data_dir: Path | None = None) -> Layout:
+    """What the folder, list or shards at the path or address hold; InputError where there is nothing of the kind.
+
+    `data_dir` is where named sets of files lie.
+    """
     path = Path(name_or_path).expanduser()
+    if is_shards(name_or_path if is_remote(name_or_path) else str(path)):
+        return read_shards(name_or_path if is_remote(name_or_path) else str(path))
     if path.is_dir():
         return read_folder(path)
     if path.is_file():

@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from layerwise.data.opening import NAMES
+from layerwise.data.pieces import is_remote
 from layerwise.recipe import Recipe
 
 
 def place_of(name_or_path: str) -> str:
-    """The absolute path of a folder or list; "" for a published data set, which has none."""
+    """The absolute path of a folder or list, or an address; "" for a published data set, which has none."""
+    if is_remote(name_or_path):
+        return name_or_path
     return "" if name_or_path in NAMES else str(Path(name_or_path).expanduser().absolute())
 
 
@@ -23,6 +26,8 @@ def placed(recipe: Recipe, record: Mapping[str, Any]) -> Recipe:
     """
     data = record.get("data")
     place = data.get("place") if isinstance(data, dict) else None
-    if recipe.data in NAMES or not isinstance(place, str) or not place or Path(recipe.data).expanduser().exists():
+    if not isinstance(place, str) or not place or recipe.data in NAMES or is_remote(recipe.data):
+        return recipe
+    if Path(recipe.data).expanduser().exists():
         return recipe
     return dataclasses.replace(recipe, data=place) if Path(place).exists() else recipe

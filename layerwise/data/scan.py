@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -25,26 +25,18 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from layerwise.data.images import ImageFacts, ImageRules, open_image
+from layerwise.data.pieces import Scanned, Slice, Source, is_remote
 from layerwise.errors import InputError
+
+__all__ = ["Scanned", "cache_folder", "perceptual_hash", "pixels_digest", "scan_files", "scan_one", "thumbnail"]
 
 FORMAT = 1
 RECENT_NS = 2_000_000_000
 HASH_SIZE = 8
 
 
-@dataclass(frozen=True)
-class Scanned:
-    """What is known of one file: either `facts` or `error` is set."""
-
-    sha256: str  # of the file's bytes, "" where it can't be read
-    error: str  # why it can't be opened, with its path
-    facts: ImageFacts | None
-    pixels_sha256: str  # of the decoded pixels and their shape
-    perceptual: int  # 64 bits, see `perceptual_hash`
-
-
 def scan_files(
-    paths: Sequence[Path], rules: ImageRules, threads: int = 0, progress: Callable[[int, int], None] | None = None
+    paths: Sequence[Source], rules: ImageRules, threads: int = 0, progress: Callable[[int, int], None] | None = None
 ) -> list[Scanned]:
     """What was found in each file, in the order of `paths`; nothing is raised for a bad file.
 
@@ -63,11 +55,13 @@ def scan_files(
     return found
 
 
-def scan_one(path: Path, rules: ImageRules) -> Scanned:
+def scan_one(path: Source, rules: ImageRules) -> Scanned:
     """Reads, decodes and hashes one file."""
     digest = ""
     try:
-        if path.is_file() and path.stat().st_size <= rules.max_bytes:
+        fits = path.size <= rules.max_bytes if isinstance(path, Slice) else (
+            path.is_file() and path.stat().st_size <= rules.max_bytes)
+        if fits:
             data = path.read_bytes()
             digest = hashlib.sha256(data).hexdigest()
         pixels, facts = open_image(path, rules)
@@ -114,11 +108,25 @@ def thumbnail(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     return np.asarray(image.convert("L").resize((side, side), Image.Resampling.BOX, reducing_gap=gap), dtype=np.uint8)
 
 
+def file_stamp(file: str | Path) -> list[int]:
+    """Size and times of change of a file, which tell whether it may be another; OSError where there is none."""
+    state = os.stat(file)
+    return [state.st_size, state.st_mtime_ns, state.st_ctime_ns]
+
+
+def _file(path: Source) -> str:
+    """The file that holds the picture, as an absolute path; an address stays as it is."""
+    if isinstance(path, Slice):
+        return path.file if is_remote(path.file) else os.path.abspath(path.file)
+    return str(path.absolute())
+
+
 class _Memory:
     """Earlier findings for the files under one folder and one set of rules."""
 
-    def __init__(self, paths: Sequence[Path], rules: ImageRules) -> None:
-        root = os.path.commonpath([path.absolute().parent for path in paths])
+    def __init__(self, paths: Sequence[Source], rules: ImageRules) -> None:
+        folders = {os.path.dirname(_file(path)) for path in paths}
+        root = os.path.commonpath(folders) if len({os.path.splitdrive(one)[0] for one in folders}) == 1 else ""
         key = hashlib.sha256(json.dumps([FORMAT, PIL.__version__, root, asdict(rules)]).encode()).hexdigest()
         self.file = cache_folder() / "scan" / f"{key[:32]}.json"
         self.entries: dict[str, list[Any]] = {}
@@ -131,11 +139,13 @@ class _Memory:
         except (OSError, ValueError):
             pass  # no memory: scan again
 
-    def look(self, path: Path, rules: ImageRules) -> Scanned:
-        key = str(path.absolute())
+    def look(self, path: Source, rules: ImageRules) -> Scanned:
+        if isinstance(path, Slice) and path.known is not None and rules == ImageRules():
+            return path.known
+        file = _file(path)
+        key = f"{file}?{path.offset}+{path.size}" if isinstance(path, Slice) else file
         try:
-            state = path.stat()
-            stamp = [state.st_size, state.st_mtime_ns, state.st_ctime_ns]
+            stamp = file_stamp(file)
         except OSError:
             return scan_one(path, rules)
         known = _restored(self.entries.get(key), stamp)

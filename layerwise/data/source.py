@@ -7,12 +7,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from layerwise.data.images import ImageRules, open_image
+from layerwise.data.pieces import Source
 from layerwise.data.scan import Scanned, scan_files
 from layerwise.errors import InputError
 
@@ -22,7 +22,7 @@ SMALL_BYTES = 1 << 30
 
 @dataclass(frozen=True, eq=False)
 class Samples:
-    """Labelled pictures of one split, either in memory (`images`) or as files (`paths`).
+    """Labelled pictures of one split, either in memory (`images`) or as files or pieces of files (`paths`).
 
     `labels` (N,) int64 index `class_names`; `ids` are stable and unique within a data set ("train/cat/3.jpg",
     "fashion-mnist/train/17"); `images` are (N, H, W, C) uint8 with C 1 or 3. Raises InputError where these
@@ -34,7 +34,7 @@ class Samples:
     labels: NDArray[np.int64]
     ids: tuple[str, ...]
     images: NDArray[np.uint8] | None = None
-    paths: tuple[Path, ...] | None = None
+    paths: tuple[Source, ...] | None = None
     rules: ImageRules = field(default_factory=ImageRules)
     digests: tuple[str, ...] | None = None  # SHA-256 (hex) of each file, where it is known already
 

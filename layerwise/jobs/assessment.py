@@ -101,7 +101,7 @@ def labelled(data: str, options: DataOptions) -> dict[str, Samples]:
     """The splits of `data` by name, with the pictures that can't be opened; one called "all" where it has no splits."""
     if data in NAMES:
         return open_data(data, options).splits
-    layout = find_layout(data)
+    layout = find_layout(data, options.data_dir)
     splits = {name: layout.samples(name, options.rules) for name in layout.rows}
     if len(splits) == 1 and options.split:
         parts = divide(next(iter(splits.values())), options.split, options.seed)
