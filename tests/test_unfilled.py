@@ -10,9 +10,9 @@ import torch
 from torch import nn
 
 from layerwise import models
-from layerwise.layers.unfilled import Unfilled
+from layerwise.layers.unfilled import LARGE, FilledOnce, Unfilled
 
-NETWORKS = ("lenet5", "resnet20", "nin_cifar10", "vgg11", "maxout_mnist")
+NETWORKS = ("lenet5", "resnet20", "nin", "vgg11", "maxout")
 HEAVY = ("torch._dynamo", "scipy", "matplotlib", "sympy")
 SHAPES = """import sys, torch
 from contextlib import nullcontext
@@ -23,7 +23,7 @@ with torch.device("meta"), {guard}:
 print("torch._dynamo" in sys.modules)"""
 
 
-@pytest.mark.parametrize("name", [name for name in NETWORKS if name in models.names()])
+@pytest.mark.parametrize("name", NETWORKS)
 def test_no_random_number_is_drawn(name: str) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(7)
@@ -65,3 +65,24 @@ def test_help_imports_neither_torch_nor_numpy() -> None:
     text = "import sys, layerwise.cli; print([name for name in ('torch', 'numpy', 'scipy') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.fixture
+def _memory_full_of_nan():
+    """Memory that nobody fills is NaN, as torch promises in its deterministic mode."""
+    before = torch.get_deterministic_debug_mode()
+    torch.set_deterministic_debug_mode("error")
+    yield
+    torch.set_deterministic_debug_mode(before)
+
+
+@pytest.mark.usefixtures("_memory_full_of_nan")
+def test_torchs_own_fill_of_large_weights_is_left_out() -> None:
+    side = int(LARGE**0.5) + 1
+    with FilledOnce():
+        large, small = nn.Linear(side, side), nn.Linear(8, 8)
+        ruled = nn.init.kaiming_uniform_(torch.zeros(side, side), nonlinearity="relu")
+    assert large.weight.isnan().all()
+    assert small.weight.isfinite().all()
+    assert ruled.all()  # a network's own rule is never left out
+    assert nn.Linear(side, side).weight.isfinite().all()  # the control: outside, torch as ever

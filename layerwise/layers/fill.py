@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from torch import Tensor
 
-LARGE = 1 << 24  # numbers; below, threads save less than they cost
-PART = 1 << 22
+LARGE = 1 << 20  # numbers; below, threads save less than they cost
+PART = 1 << 19
 Draw = Callable[[Tensor, torch.Generator | None], Tensor]
 
 

@@ -19,7 +19,7 @@ def he_normal(model: nn.Module) -> None:
     """
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
-            nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
+            fill_normal(module.weight, (2 / module.weight[0].numel()) ** 0.5)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
 
@@ -67,7 +67,7 @@ def normal_by_inputs(model: nn.Module) -> None:
     """
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
-            nn.init.normal_(module.weight, std=module.weight[0].numel() ** -0.5)
+            fill_normal(module.weight, module.weight[0].numel() ** -0.5)
         elif isinstance(module, PartialConv2d):
             for kernels in module.kernels():
                 nn.init.normal_(kernels, std=kernels.numel() ** -0.5)

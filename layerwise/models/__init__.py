@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable
 
 from layerwise.errors import InputError, nearest
+from layerwise.layers.unfilled import FilledOnce
 from layerwise.models import (
     alexnet,
     densenet,
@@ -116,7 +117,8 @@ def build(name: str, num_classes: int | None = None, in_channels: int | None = N
         takes = ", ".join(f"{key} ({default})" for key, default in free.items())
         raise InputError(f"{name} cannot be built so", mend=f"It takes: {takes}.", details=problems)
     complete = free | {key: tuple(value) if isinstance(value, list) else value for key, value in chosen.items()}
-    network = constructor(**complete)
+    with FilledOnce():
+        network = constructor(**complete)
     plain = {key: list(value) if isinstance(value, tuple) else value for key, value in complete.items()}
     network.architecture = {"name": name, "arguments": plain}
     return network

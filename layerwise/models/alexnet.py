@@ -30,7 +30,6 @@ from functools import partial
 from torch import nn
 
 from layerwise.layers.fill import fill_normal
-from layerwise.layers.linear import unfilled_linear
 from layerwise.layers.response_norm import ResponseNorm
 from layerwise.models.network import Network, Paper, Reported
 
@@ -99,10 +98,10 @@ class AlexNet(Network):
         }
         head: dict[str, nn.Module] = {
             "flatten": nn.Flatten(),
-            "fc6": unfilled_linear(five * map_side * map_side, hidden_features),
+            "fc6": nn.Linear(five * map_side * map_side, hidden_features),
             "relu6": nn.ReLU(),
             "dropout6": nn.Dropout(dropout),
-            "fc7": unfilled_linear(hidden_features, hidden_features),
+            "fc7": nn.Linear(hidden_features, hidden_features),
             "relu7": nn.ReLU(),
             "dropout7": nn.Dropout(dropout),
             "fc8": nn.Linear(hidden_features, num_classes),

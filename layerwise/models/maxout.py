@@ -22,7 +22,6 @@ from collections.abc import Callable
 from torch import nn
 
 from layerwise.layers.initialise import normal_by_inputs
-from layerwise.layers.linear import unfilled_linear
 from layerwise.layers.maxout import Maxout
 from layerwise.models.network import Network, Paper, Reported, named
 
@@ -62,7 +61,7 @@ def maxout(
     head: dict[str, nn.Module] = {
         "flatten": nn.Flatten(),
         "dropout3": nn.Dropout(dropout),
-        "h3": unfilled_linear(192 * map_side * map_side, 500 * 5),
+        "h3": nn.Linear(192 * map_side * map_side, 500 * 5),
         "maxout": Maxout(5),
         "dropout4": nn.Dropout(dropout),
         "y": (answer := nn.Linear(500, num_classes)),

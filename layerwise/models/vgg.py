@@ -19,7 +19,6 @@ from functools import partial
 from torch import nn
 
 from layerwise.layers.initialise import glorot_uniform
-from layerwise.layers.linear import unfilled_linear
 from layerwise.layers.response_norm import ResponseNorm
 from layerwise.models.network import Network, Paper, Reported
 
@@ -78,10 +77,10 @@ class VGG(Network):
             features[f"pool{block}"] = nn.MaxPool2d(2)
         head: dict[str, nn.Module] = {
             "flatten": nn.Flatten(),
-            "fc6": unfilled_linear(channels * map_side * map_side, hidden_features),
+            "fc6": nn.Linear(channels * map_side * map_side, hidden_features),
             "relu6": nn.ReLU(),
             "dropout6": nn.Dropout(dropout),
-            "fc7": unfilled_linear(hidden_features, hidden_features),
+            "fc7": nn.Linear(hidden_features, hidden_features),
             "relu7": nn.ReLU(),
             "dropout7": nn.Dropout(dropout),
             "fc8": nn.Linear(hidden_features, num_classes),

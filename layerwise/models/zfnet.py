@@ -23,7 +23,6 @@ from functools import partial
 from torch import nn
 
 from layerwise.layers.initialise import normal
-from layerwise.layers.linear import unfilled_linear
 from layerwise.layers.response_norm import ResponseNorm
 from layerwise.models.network import Network, Paper, Reported
 
@@ -86,10 +85,10 @@ class ZFNet(Network):
         }
         head: dict[str, nn.Module] = {
             "flatten": nn.Flatten(),
-            "fc6": unfilled_linear(five * map_side * map_side, hidden_features),
+            "fc6": nn.Linear(five * map_side * map_side, hidden_features),
             "relu6": nn.ReLU(),
             "dropout6": nn.Dropout(dropout),
-            "fc7": unfilled_linear(hidden_features, last_hidden),
+            "fc7": nn.Linear(hidden_features, last_hidden),
             "relu7": nn.ReLU(),
             "dropout7": nn.Dropout(dropout),
             "fc8": nn.Linear(last_hidden, num_classes),
