@@ -30,6 +30,7 @@ from layerwise.signals import Signals
 from layerwise.training import transfer
 from layerwise.training.average import Average
 from layerwise.training.failure import stop_before_step
+from layerwise.training.memory import watched
 from layerwise.training.optimiser import clip_gradients, keep_frozen_statistics, set_rate, unfreeze
 from layerwise.training.preparation import RunOptions, banner, handshake, heard, open_split, record_of, say, threaded
 from layerwise.training.probe import probe_micro_batch, validation_batch
@@ -148,7 +149,7 @@ def _finish(training: Training, options: RunOptions) -> Path:
         say(options, line)
     state = "failed"
     try:
-        with Signals() as signals:
+        with watched(training, lambda line: say(options, line)), Signals() as signals:
             signals.received = loop(training, signals, options) or signals.received
         if signals.received is not None and not training.schedule.finished(training.position.samples):
             state = "interrupted"

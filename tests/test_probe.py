@@ -144,7 +144,7 @@ def test_a_device_is_tried_and_halved_when_its_memory_runs_out(
         return loss(task, model, batch)
 
     monkeypatch.setattr(Classify, "loss", limited)
-    monkeypatch.setattr(probe, "available_memory", lambda device: probe._rough(state) // 5)
+    monkeypatch.setattr(probe, "available_memory", lambda device: probe.rough_bound(state) // 5)
     monkeypatch.setattr(probe, "tried_on", lambda device: True)
     before = state_of(state)
     assert probe.probe_micro_batch(state, True).startswith("micro-batch 12, found by probing")
@@ -236,7 +236,7 @@ def test_networks_can_be_walked_through(tmp_path: Path, name: str) -> None:
     need = probe.needed(state, 4)
     assert need is not None
     assert need.activations > 0
-    assert need.peak < probe._rough(state) * 48
+    assert need.peak < probe.rough_bound(state) * 48
 
 
 def test_the_validation_batch_is_a_function_of_the_recipe() -> None:

@@ -75,7 +75,7 @@ def probe_micro_batch(training: Training, automatic: bool) -> str:
     line = f"micro-batch {micro}: memory does not limit it"
     if free is None:
         line = f"micro-batch {micro}: not probed, this system does not tell how much memory is free"
-    elif FAR * _rough(training) > free:
+    elif FAR * rough_bound(training) > free:
         line = _choose(training, automatic, free)
     micro = training.recipe.micro_batch
     if micro < recipe.batch_size and any(isinstance(module, _BatchNorm) for module in training.model.modules()):
@@ -325,7 +325,7 @@ def _kept(training: Training) -> Iterator[None]:
             torch.cuda.empty_cache()
 
 
-def _rough(training: Training) -> int:
+def rough_bound(training: Training) -> int:
     """A bound on a step's bytes from the layers' output shapes alone, which the record of the run needs anyway."""
     preprocess, micro = training.preprocess, training.recipe.micro_batch
     rows = cost(training.model, (preprocess.channels, preprocess.size, preprocess.size)).rows

@@ -1,0 +1,68 @@
+"""The allocator: when it is left alone, that freed buffers stay with the process, and that the end gives them back."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from layerwise import allocator
+from layerwise.allocator import WORTH, kept_buffers, left_alone
+
+needs_glibc = pytest.mark.skipif(allocator.glibc() is None, reason="this C library is not glibc")
+
+# The pages that the kernel hands out while a buffer of 48 MiB (more than glibc's own sliding threshold ever reaches) is
+# made and freed five times: before, within and after. In a fresh process, whose heap no other test has filled.
+PAGES = """import resource, torch
+from layerwise.allocator import kept_buffers
+def faults():
+    torch.zeros(12 << 20)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(5):
+        torch.zeros(12 << 20)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+found = [faults()]
+with kept_buffers(48 << 20) as said:
+    found.append(faults())
+print(*found, faults(), said)"""
+
+
+@needs_glibc
+def test_freed_buffers_stay_and_go_back_at_the_end() -> None:
+    """Outside of it the same buffers cost thousands of pages: the negative control, before and after."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    done = subprocess.run([sys.executable, "-c", PAGES], capture_output=True, text=True, check=True, env=environment)
+    before, within, after, said = done.stdout.strip().split(" ", 3)
+    assert said == "allocator keeps freed buffers (glibc mallopt)"
+    assert int(before) > 1000
+    assert int(after) > 1000
+    assert int(within) < 500
+
+
+@pytest.mark.parametrize(("activations", "environment", "reason"), [
+    (WORTH - 1, {}, "the network's buffers are small"),
+    (WORTH, {"MALLOC_TRIM_THRESHOLD_": "0"}, "chosen by the environment"),
+    (WORTH, {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}, "chosen by the environment"),
+    (WORTH, {"LD_PRELOAD": "/usr/lib/libjemalloc.so.2"}, "chosen by the environment"),
+])
+def test_what_leaves_it_alone(activations: int, environment: dict[str, str], reason: str) -> None:
+    assert left_alone(activations, environment) == reason
+
+
+@needs_glibc
+def test_nothing_speaks_against_it() -> None:
+    assert left_alone(WORTH, {"LD_PRELOAD": "/usr/lib/other.so"}) == ""
+
+
+def test_another_c_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(allocator, "glibc", lambda: None)
+    assert left_alone(WORTH, {}) == "this system's C library has no such setting"
+    with kept_buffers(WORTH) as said:
+        assert said.startswith("allocator as the system has it: ")
+
+
+def test_a_gpu_has_its_own() -> None:
+    with kept_buffers(1 << 40, "cuda") as said:
+        assert said == "allocator as the system has it: the buffers are the device's"
