@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 
-from layerwise.data import augment, resize
+from layerwise.data import augment
 from layerwise.data.augment import (
     Colour,
     Draws,
@@ -24,6 +24,7 @@ from layerwise.data.augment import (
     fit_colour,
     mix,
     pad_and_crop,
+    resample,
     resized_box,
     whole_batches,
 )
@@ -182,7 +183,7 @@ def test_the_random_resized_crop_of_a_picture(channels: int) -> None:
     for at in range(5):
         image = samples.read(at)
         top, left, down, across = resized_box(30, 30, 0.08, draws.crop[at])
-        expected = resize.resize_to(image[top : top + down, left : left + across], 10, 10, "bilinear")
+        expected = resample(image[top : top + down, left : left + across], 10, 10, "bilinear")
         assert np.array_equal(augment_picture(image, draws, at, chosen, preprocess), expected)
 
 
@@ -192,7 +193,7 @@ def test_the_shorter_side_is_drawn_from_its_whole_range_and_then_cropped() -> No
     preprocess = fit_preprocess(samples, chosen)
     image = noise(40, 30, 3)
     for number, side in ((0.0, 11), (1 - 2**-53, 19), (0.5, 15)):
-        resized = resize.resize_short_side(image, side, "bilinear")
+        resized = resample(image, (40 * side + 15) // 30, side, "bilinear")
         for at in (0.0, 1 - 2**-53):
             draws = Draws(np.array([[number, at, at]]), np.array([False]))
             found = augment_picture(image, draws, 0, chosen, preprocess)

@@ -23,10 +23,12 @@ from layerwise.data.augment import (
     augment_picture,
     check_augmentation,
     colour_shift,
+    decoding_scale,
     draw,
     mix,
     whole_batches,
 )
+from layerwise.data.decoding import Opened, open_scaled
 from layerwise.data.order import Place, class_weights, draw_rates, epoch_batches, epoch_order, repeats
 from layerwise.data.preprocess import Preprocess, to_tensor
 from layerwise.data.source import Samples
@@ -94,9 +96,9 @@ def shared_batches(
     batches = [_own(batch, place, recipe) for batch in whole]
     all_keys = [_own(keys, place, recipe) for keys in epoch_batches(order_keys, recipe.batch_size)[place.start:]]
 
-    def finished(number: int, good: list[int], stack: Picture, bad: list[str]) -> dict[str, Any]:
+    def finished(number: int, good: list[int], image: Tensor, bad: list[str]) -> dict[str, Any]:
         keys = all_keys[number][good]
-        batch = _batch(stack, batches[number][good], samples, preprocess, bad)
+        batch = _labelled(image, batches[number][good], samples, bad)
         if recipe.colour == "pca" and colour is not None:
             batch["image"] += torch.from_numpy(colour_shift(colour, recipe, preprocess.std, epoch, keys))
         if recipe.mixup > 0 and good:
@@ -113,16 +115,21 @@ def shared_batches(
             stack = np.empty((0, preprocess.size, preprocess.size, preprocess.channels), np.uint8)
             if len(indices):
                 stack = augment_batch(samples.images[indices], draw(recipe, epoch, keys), recipe, preprocess)
-            yield finished(number, list(range(len(indices))), stack, [])
+            yield finished(number, list(range(len(indices))), preprocess.normalise(to_tensor(stack)), [])
         return
 
     def prepare(batch: int) -> Callable[[int], Picture]:
         draws, indices = draw(recipe, epoch, all_keys[batch]), batches[batch]
-        return lambda at: augment_picture(_opened(samples, indices[at]), draws, at, recipe, preprocess)
 
-    def assemble(number: int, good: list[int], stack: Picture, bad: list[str]) -> dict[str, Any]:
+        def make(at: int) -> Picture:
+            scale = decoding_scale(recipe, preprocess, draws.crop[at])
+            return augment_picture(_for_crop(samples, indices[at], scale), draws, at, recipe, preprocess)
+
+        return make
+
+    def assemble(number: int, good: list[int], image: Tensor, bad: list[str]) -> dict[str, Any]:
         # A batch that lost all its pictures ends the epoch below; another process may have some of a share that did.
-        return finished(number, good, stack, bad) if good or place.size > 1 else {"bad": bad}
+        return finished(number, good, image, bad) if good or place.size > 1 else {"bad": bad}
 
     unread: list[str] = []
     for batch in _streamed(samples, batches, prepare, assemble, preprocess, workers):
@@ -169,8 +176,8 @@ def plain_batches(
     def prepare(batch: int) -> Callable[[int], Picture]:
         return lambda at: preprocess.place(_opened(samples, batches[batch][at]))
 
-    def assemble(number: int, good: list[int], stack: Picture, bad: list[str]) -> dict[str, Any]:
-        return _batch(stack, batches[number][good], samples, preprocess, bad)
+    def assemble(number: int, good: list[int], image: Tensor, bad: list[str]) -> dict[str, Any]:
+        return _labelled(image, batches[number][good], samples, bad)
 
     yield from _streamed(samples, batches, prepare, assemble, preprocess, workers)
 
@@ -186,11 +193,23 @@ def _opened(samples: Samples, index: np.int64) -> Picture:
         raise UnreadableError from error
 
 
+def _for_crop(samples: Samples, index: np.int64, scale: Callable[[int, int], int] | None) -> Opened:
+    """A picture for a training crop, no larger than that needs; see `decoding`."""
+    if scale is not None and samples.paths is not None:
+        found = open_scaled(samples.paths[int(index)], samples.rules, scale)
+        if found is not None:
+            return found
+    return Opened.whole(_opened(samples, index))
+
+
 def _batch(
     stack: Picture, indices: Indices, samples: Samples, preprocess: Preprocess, bad: list[str]
 ) -> dict[str, Any]:
     """The batch of placed pictures (N, size, size, C); `stack` may be a view of the data set and is not written to."""
-    image: Tensor = preprocess.normalise(to_tensor(stack))
+    return _labelled(preprocess.normalise(to_tensor(stack)), indices, samples, bad)
+
+
+def _labelled(image: Tensor, indices: Indices, samples: Samples, bad: list[str]) -> dict[str, Any]:
     return {
         "image": image,
         "label": torch.from_numpy(samples.labels[indices]),
@@ -199,38 +218,65 @@ def _batch(
     }
 
 
+class Normaliser:
+    """`Preprocess.normalise` for one picture in a thread of a pool: the same bits, without torch's own threads."""
+
+    def __init__(self, preprocess: Preprocess) -> None:
+        size = preprocess.size
+        # A row of pixels at a time: (H or 1, W * C), so that the constants stay in the cache too.
+        self.mean, self.std = (
+            np.broadcast_to(values, (*values.shape[:2], size)).transpose(1, 2, 0).reshape(values.shape[1], -1)
+            for values in (preprocess.mean, preprocess.std)
+        )
+
+    def __call__(self, picture: Picture, out: NDArray[np.float32]) -> None:
+        """(x / 255 - mean) / std of a placed picture (size, size, C), into `out` of the same shape, C-contiguous."""
+        rows = out.reshape(len(out), -1)
+        np.divide(np.ascontiguousarray(picture).reshape(rows.shape), np.float32(255), out=rows, dtype=np.float32)
+        np.subtract(rows, self.mean, out=rows)
+        np.divide(rows, self.std, out=rows)
+
+
 def _streamed(
     samples: Samples,
     batches: Sequence[Indices],
     prepare: Callable[[int], Callable[[int], Picture]],
-    assemble: Callable[[int, list[int], Picture, list[str]], dict[str, Any]],
+    assemble: Callable[[int, list[int], Tensor, list[str]], dict[str, Any]],
     preprocess: Preprocess,
     workers: int,
 ) -> Iterator[dict[str, Any]]:
     """The batches in order, each made a few ahead of its turn.
 
     `prepare(batch)` gives the function that makes the picture at a position of the batch, for the pool.
-    `assemble(batch, positions that were read, their pictures stacked, ids that were not)` makes the batch of them, in
-    one more thread, so that normalising a large batch does not wait for the step before it.
+    The pool also normalises it, into its place in the batch, while it lies in the core's cache.
+    `assemble(batch, positions that were read, their pictures (N, C, H, W), ids that were not)` makes the batch of
+    them, in one more thread. Where there is a GPU the batch lies in pinned memory.
     """
+    normalise = Normaliser(preprocess)
+    shape, pinned = (preprocess.size, preprocess.size, preprocess.channels), torch.cuda.is_available()
     decoders = ThreadPoolExecutor(workers or worker_count(), "layerwise-decode")
     assembler = ThreadPoolExecutor(1, "layerwise-assemble")
 
-    def collect(batch: int, futures: list[Future[Picture]]) -> dict[str, Any]:
-        stack = np.empty((len(futures), preprocess.size, preprocess.size, preprocess.channels), np.uint8)
+    def collect(batch: int, stack: Tensor, futures: list[Future[None]]) -> dict[str, Any]:
         good: list[int] = []
         bad: list[str] = []
         for at, future in enumerate(futures):
             try:
-                stack[len(good)] = future.result()
+                future.result()
                 good.append(at)
             except UnreadableError:
                 bad.append(samples.ids[int(batches[batch][at])])
-        return assemble(batch, good, stack[: len(good)], bad)
+        return assemble(batch, good, (stack[good] if bad else stack).permute(0, 3, 1, 2), bad)
 
     def submit(batch: int) -> Future[dict[str, Any]]:
-        make = prepare(batch)
-        return assembler.submit(collect, batch, [decoders.submit(make, at) for at in range(len(batches[batch]))])
+        make, count = prepare(batch), len(batches[batch])
+        stack = torch.empty((count, *shape), dtype=torch.float32, pin_memory=pinned)
+        rows = stack.numpy()
+
+        def fill(at: int) -> None:
+            normalise(make(at), rows[at])
+
+        return assembler.submit(collect, batch, stack, [decoders.submit(fill, at) for at in range(count)])
 
     try:
         waiting = deque(submit(batch) for batch in range(min(AHEAD, len(batches))))
