@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from layerwise.data.duplicates import MAX_NEAR, Pair, exact_pairs, near_pairs
+from layerwise.data.imagenet import EDITIONS
 from layerwise.data.layout import ALL, twin_notes
 from layerwise.data.opening import NAMES, DataOptions, divided, find_layout, open_data
 from layerwise.data.scan import Scanned, perceptual_hash, pixels_digest, scan_files
@@ -131,7 +132,7 @@ def check_data(
     if wanted.near not in ("auto", "yes", "no"):
         raise InputError(f"near={wanted.near!r} is not a choice", "It is 'auto', 'yes' or 'no'.")
     try:
-        splits, notes, files = _splits(name_or_path, options)
+        splits, notes, files, doubts = _splits(name_or_path, options)
     except InputError as problem:
         mend = "\n".join(line for line in (problem.why, problem.mend) if line)
         wrong = Problem("error", "layout", problem.what, problem.details, mend)
@@ -144,6 +145,10 @@ def check_data(
     pairs, remark = _pairs(samples, scanned, wanted.near if files or wanted.near != "auto" else "no", small)
     duplicates = tuple(_duplicate(samples, where, pair) for pair in pairs)
     problems = [*report.problems, *_duplicate_problems(duplicates, wanted.allow_leaks, small)]
+    if doubts:
+        severity = "error" if name_or_path in EDITIONS else "warning"
+        mend = "Fetch what is missing; a run on these data carries this note."
+        problems.append(Problem(severity, "counts", "the data are not what was published", doubts, mend))
     if wanted.pairs_csv is not None:
         write_pairs(duplicates, wanted.pairs_csv)
     if wanted.sheet_png is not None and pairs:
@@ -176,22 +181,24 @@ def write_pairs(duplicates: tuple[Duplicate, ...], file: Path) -> None:
             writer.writerow(["'" + cell if cell[:1] in ("=", "+", "-", "@", "\t", "\r") else cell for cell in cells])
 
 
-def _splits(name_or_path: str, options: DataOptions) -> tuple[dict[str, Samples], tuple[str, ...], bool]:
-    """(the splits as they lie there, notes, whether they are files)."""
+def _splits(
+    name_or_path: str, options: DataOptions
+) -> tuple[dict[str, Samples], tuple[str, ...], bool, tuple[str, ...]]:
+    """(the splits as they lie there, notes, whether they are files, what differs from what was published)."""
     if name_or_path in NAMES:
         data = open_data(name_or_path, options)
-        return data.splits, data.notes, False
+        return data.splits, data.notes, False, ()
     layout = find_layout(name_or_path, options.data_dir)
     if options.split:
         data = divided(layout, name_or_path, options)
-        return data.splits, data.notes, True
+        return data.splits, data.notes, True, data.doubts
     splits = {split: layout.samples(split, options.rules) for split in layout.rows if layout.rows[split]}
-    notes = layout.notes
+    notes = tuple(note for note in layout.notes if note not in layout.doubts)
     if set(splits) == {ALL}:
         notes = (*notes, "no train, val and test: training needs --split, such as 80/10/10")
     elif set(splits) == {"train"}:
         notes = (*notes, "train only: training needs --split, such as 80/10/10")
-    return splits, notes, True
+    return splits, notes, True, layout.doubts
 
 
 def _joined(splits: dict[str, Samples]) -> Samples:

@@ -40,6 +40,7 @@ class Layout:
     class_names: tuple[str, ...]
     rows: dict[str, tuple[Row, ...]]
     notes: tuple[str, ...]
+    doubts: tuple[str, ...] = ()  # those of the notes that make a number wrong
 
     def samples(self, split: str, rules: ImageRules) -> Samples:
         """The split as samples whose pictures are files."""

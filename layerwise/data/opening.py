@@ -10,6 +10,7 @@ from layerwise.data.cifar import open_cifar
 from layerwise.data.digits import open_digits
 from layerwise.data.folder import read_folder
 from layerwise.data.idx import open_idx
+from layerwise.data.imagenet import EDITIONS, find_imagenet, looks_like_imagenet, read_imagenet
 from layerwise.data.images import MAX_PIXELS, ImageRules
 from layerwise.data.layout import ALL, Layout
 from layerwise.data.listing import read_listing
@@ -87,7 +88,7 @@ def open_data(
         raise InputError(f"no picture for training in {name_or_path!r} can be opened")
     leaks = _leaks(splits, scanned)
     return DataSet(data.name, kept["train"], kept.get("val"), kept.get("test"), (*notes, *leaks), data.licence,
-                   (*left_out, *leaks))
+                   (*data.doubts, *left_out, *leaks))
 
 
 def find_layout(name_or_path: str, data_dir: Path | None = None) -> Layout:
@@ -95,9 +96,13 @@ def find_layout(name_or_path: str, data_dir: Path | None = None) -> Layout:
 
     `data_dir` is where named sets of files lie.
     """
+    if name_or_path in EDITIONS:
+        return find_imagenet(name_or_path, data_dir)
     path = Path(name_or_path).expanduser()
     if is_shards(name_or_path if is_remote(name_or_path) else str(path)):
         return read_shards(name_or_path if is_remote(name_or_path) else str(path))
+    if path.is_dir() and looks_like_imagenet(path):
+        return read_imagenet(path)
     if path.is_dir():
         return read_folder(path)
     if path.is_file():
@@ -110,7 +115,7 @@ def find_layout(name_or_path: str, data_dir: Path | None = None) -> Layout:
             "The data is a folder of pictures, a .csv or .tsv list, or one of " + ", ".join(NAMES) + ".",
             "Name the folder that holds the pictures.",
         )
-    near = nearest(name_or_path, NAMES)
+    near = nearest(name_or_path, (*NAMES, *EDITIONS))
     if not near and path.parent.is_dir():
         near = nearest(path.name, (other.name for other in path.parent.iterdir()))
     raise InputError(
@@ -135,6 +140,9 @@ def _published(name: str, options: DataOptions) -> DataSet:
 
 def divided(layout: Layout, where: str, options: DataOptions) -> DataSet:
     """The layout's own splits, or those that `options.split` draws; InputError where there are none, or both."""
+    if not {"train", ALL} & layout.rows.keys():
+        raise InputError(f"{where!r} has no training pictures", f"Found {', '.join(layout.rows)}.",
+                         "Add the training pictures; `layerwise evaluate RUN --data` needs none.")
     only = next(iter(layout.rows)) if len(layout.rows) == 1 else ""
     if only and not options.split:
         kind = "no train, val and test" if only == ALL else "train only"
@@ -159,7 +167,7 @@ def divided(layout: Layout, where: str, options: DataOptions) -> DataSet:
         splits = {split: layout.samples(split, options.rules) for split in layout.rows}
     train = splits["train"]
     assert train is not None
-    return DataSet(layout.name, train, splits.get("val"), splits.get("test"), notes)
+    return DataSet(layout.name, train, splits.get("val"), splits.get("test"), notes, "", layout.doubts)
 
 
 def _leaks(splits: dict[str, Samples], scanned: list[Scanned]) -> tuple[str, ...]:

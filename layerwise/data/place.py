@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from layerwise.data.imagenet import EDITIONS
 from layerwise.data.opening import NAMES
 from layerwise.data.pieces import is_remote
 from layerwise.recipe import Recipe
@@ -16,7 +17,7 @@ def place_of(name_or_path: str) -> str:
     """The absolute path of a folder or list, or an address; "" for a published data set, which has none."""
     if is_remote(name_or_path):
         return name_or_path
-    return "" if name_or_path in NAMES else str(Path(name_or_path).expanduser().absolute())
+    return "" if name_or_path in NAMES or name_or_path in EDITIONS else str(Path(name_or_path).expanduser().absolute())
 
 
 def placed(recipe: Recipe, record: Mapping[str, Any]) -> Recipe:
