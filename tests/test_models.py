@@ -17,6 +17,7 @@ from layerwise.models.costs import costs
 from layerwise.models.network import FLOWS, SupervisedNetwork
 from layerwise.models.shapes import Cost, cost
 from tests.model_counts import COUNTS, SMALL_ARGUMENTS
+from tests.nan_memory import nan_memory
 
 
 def small_side(name: str) -> int:
@@ -53,11 +54,8 @@ def _seed():
 @pytest.fixture(scope="module", params=list(COUNTS))
 def network(request):
     torch.manual_seed(1)
-    torch.set_deterministic_debug_mode("error")  # memory that nobody fills is NaN: no weight is forgotten
-    try:
+    with nan_memory():  # no weight is forgotten
         model = build(request.param, num_classes=3, **SMALL_ARGUMENTS.get(request.param, {}))
-    finally:
-        torch.set_deterministic_debug_mode("default")
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:
         norm.momentum = None  # the running statistics become the first batch's own: 1,202 layers overflow without

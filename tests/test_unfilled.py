@@ -11,6 +11,7 @@ from torch import nn
 
 from layerwise import models
 from layerwise.layers.unfilled import LARGE, FilledOnce, Unfilled
+from tests.nan_memory import nan_memory
 
 NETWORKS = ("lenet5", "resnet20", "nin", "vgg11", "maxout")
 HEAVY = ("torch._dynamo", "scipy", "matplotlib", "sympy")
@@ -67,22 +68,13 @@ def test_help_imports_neither_torch_nor_numpy() -> None:
     assert done.stdout.strip() == "[]"
 
 
-@pytest.fixture
-def _memory_full_of_nan():
-    """Memory that nobody fills is NaN, as torch promises in its deterministic mode."""
-    before = torch.get_deterministic_debug_mode()
-    torch.set_deterministic_debug_mode("error")
-    yield
-    torch.set_deterministic_debug_mode(before)
-
-
-@pytest.mark.usefixtures("_memory_full_of_nan")
 def test_torchs_own_fill_of_large_weights_is_left_out() -> None:
     side = int(LARGE**0.5) + 1
-    with FilledOnce():
+    with nan_memory(), FilledOnce():
         large, small = nn.Linear(side, side), nn.Linear(8, 8)
         ruled = nn.init.kaiming_uniform_(torch.zeros(side, side), nonlinearity="relu")
     assert large.weight.isnan().all()
     assert small.weight.isfinite().all()
     assert ruled.all()  # a network's own rule is never left out
-    assert nn.Linear(side, side).weight.isfinite().all()  # the control: outside, torch as ever
+    with nan_memory():
+        assert nn.Linear(side, side).weight.isfinite().all()  # the control: without it, torch as ever
