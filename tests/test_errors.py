@@ -55,6 +55,8 @@ MESSAGES = [
                                     "by hand"]),
     ("bench resnet20 --batches 0", 2, ["--batches 0: '0' is no batch size"]),
     ("bench resnet20 --set device=cuda:9", 3, ["device=cuda:9: not available"]),
+    ("tune resnet2O", 2, ["recipe 'resnet2O': no preset and no file of this name"]),
+    ("tune lenet5 --seconds 0", 2, ["--seconds 0: must be from 1 to 3600"]),
     ("doctor bm", 2, ["doctor 'bm': no such topic, did you mean 'bn'?"]),
     ("doctor bn", 2, ["doctor bn: no run given"]),
     ("pack nowhere --to new", 2, ["there is no data at 'nowhere'"]),
