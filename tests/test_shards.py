@@ -18,8 +18,12 @@ from PIL import Image
 import layerwise
 from layerwise.cli import main
 from layerwise.data import ImageRules, shards_write
+from layerwise.data.loader import training_batches
+from layerwise.data.preprocess import fit_preprocess
 from layerwise.data.shards_write import PackOptions, parse_size
 from layerwise.errors import InputError, MachineError
+from layerwise.recipe import changed
+from layerwise.recipes.presets import preset
 from tests.packed_photos import COUNTS, alter, opened, packed, paint
 
 ROOT = Path(__file__).parent.parent
@@ -209,6 +213,23 @@ def test_training_on_shards_is_training_on_the_folder(photos: Path, tmp_path: Pa
     Image.new("RGB", (60, 60), "red").save(photos / "train" / "cat" / "1.jpg")
     packed(photos, tmp_path / "altered")
     assert trained(tmp_path / "altered", tmp_path / "run-altered") != weights
+
+
+def test_batches_of_shards_are_the_folders_and_go_on_inside_an_epoch(photos: Path, tmp_path: Path) -> None:
+    """Random crops of pictures that are decoded when they are needed; from the middle as from the start."""
+    packed(photos, tmp_path / "shards")
+    recipe = changed(preset("fine-tune"), ["batch_size=4", "input_size=32", "resize_to=36"])
+    sets = [opened(place).train for place in (photos, tmp_path / "shards")]
+    assert sets[1].paths is not None
+    epochs: list[list[bytes]] = []
+    for samples, epoch, start in ((sets[0], 1, 0), (sets[1], 1, 0), (sets[1], 1, 2), (sets[1], 2, 0)):
+        preprocess = fit_preprocess(samples, recipe)
+        batches = training_batches(samples, recipe, preprocess, epoch, start)
+        epochs.append([batch["image"].numpy().tobytes() + batch["index"].numpy().tobytes() for batch in batches])
+    folder, shards, resumed, next_epoch = epochs
+    assert shards == folder
+    assert resumed == folder[2:]
+    assert next_epoch != shards
 
 
 def test_the_command(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

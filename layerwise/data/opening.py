@@ -23,6 +23,8 @@ from layerwise.errors import InputError, nearest
 
 NAMES = ("digits", "mnist", "fashion-mnist", "cifar10", "cifar100")
 LISTS = (".csv", ".tsv")
+EXPECTED = ("The data is a folder of pictures or shards, a .csv or .tsv list, or one of "
+            f"{', '.join((*NAMES, *EDITIONS))}.")
 Progress = Callable[[int, int], None]
 
 
@@ -53,7 +55,9 @@ def open_data(
     options: DataOptions = DataOptions(),
     progress: Progress | None = None,
 ) -> DataSet:
-    """The data set called digits, mnist, fashion-mnist, cifar10 or cifar100, or the folder or CSV/TSV list at a path.
+    """The data set of a name (digits, mnist, ...), or the folder, shards or CSV/TSV list at a path.
+
+    ImageNet's releases (`imagenet.EDITIONS`) are found in `data_dir` by their names; an address with :// is of shards.
 
     Every file is decoded once (remembered in the user's cache). Raises InputError with all problems: not found, wrong
     layout, no split, bad pictures (unless bad_images is "skip": then they are left out and listed in the notes);
@@ -112,7 +116,7 @@ def find_layout(name_or_path: str, data_dir: Path | None = None) -> Layout:
         hint = f", did you mean the folder {str(beside)!r}?" if beside.is_dir() else ""
         raise InputError(
             f"{name_or_path!r} is a file{hint}",
-            "The data is a folder of pictures, a .csv or .tsv list, or one of " + ", ".join(NAMES) + ".",
+            EXPECTED,
             "Name the folder that holds the pictures.",
         )
     near = nearest(name_or_path, (*NAMES, *EDITIONS))
@@ -120,7 +124,7 @@ def find_layout(name_or_path: str, data_dir: Path | None = None) -> Layout:
         near = nearest(path.name, (other.name for other in path.parent.iterdir()))
     raise InputError(
         f"there is no data at {name_or_path!r}{near}",
-        "The data is a folder of pictures, a .csv or .tsv list, or one of " + ", ".join(NAMES) + ".",
+        EXPECTED,
         "Check the path." if path.is_absolute() else f"Check the path; it is looked for from {str(Path.cwd())!r}.",
     )
 
