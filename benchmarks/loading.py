@@ -127,11 +127,11 @@ def ours(pictures: Sequence[Path] | np.ndarray[Any, Any], recipe: Recipe) -> tup
 
 def decoded(path: Path) -> int:
     """Reads and decodes a whole file with the loader's decoder, and nothing else."""
-    if decoding.simplejpeg is not None:
-        return int(decoding.simplejpeg.decode_jpeg(path.read_bytes()).shape[1])
+    if decoding.turbo is not None:
+        return len(decoding.turbo(path.read_bytes()))
     with Image.open(path) as image:
         image.load()
-        return image.width
+        return image.height
 
 
 def exhausted(batches: Iterable[Any]) -> None:
@@ -245,7 +245,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         report(rows[-1])
     if options.save is not None:
         found = {"benchmark": "loading", "workers": options.workers, "batch": options.batch,
-                 "pictures": options.pictures, "decoder": "simplejpeg" if decoding.simplejpeg else "pillow", "rounds": options.rounds, "rows": rows,
+                 "pictures": options.pictures, "rounds": options.rounds, "rows": rows,
+                 "decoder": "simplejpeg" if decoding.turbo else "pillow",
                  "hardware": hardware.describe(recipe), "versions": hardware.versions()}
         options.save.write_text(json.dumps(found, indent=2) + "\n", "utf-8")
     return 0

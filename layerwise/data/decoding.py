@@ -33,6 +33,7 @@ try:
 except ImportError:
     simplejpeg = None
 
+turbo: Callable[..., NDArray[np.uint8]] | None = None if simplejpeg is None else simplejpeg.decode_jpeg
 SCALES = (8, 4, 2)  # what Pillow and simplejpeg both offer; libjpeg's others (7/8, 3/4, 5/8) cost more than the whole
 END = b"\xff\xd9"
 
@@ -65,7 +66,10 @@ class Opened:
         return Opened(pixels, pixels.shape[0], pixels.shape[1])
 
     def part(self, box: Box) -> Picture:
-        """The pixels of a box of the whole picture; its edges move by at most half a pixel of the smaller one."""
+        """The pixels of a box of the whole picture; its edges move by at most half a pixel of the smaller one.
+
+        In a picture that EXIF turns they may move by one more, where its sides are no multiples of the scale.
+        """
         edges = []
         for start, extent, side in zip(box[:2], box[2:], self.pixels.shape[:2], strict=True):
             first, last = ((2 * edge + self.scale) // (2 * self.scale) for edge in (start, start + extent))
@@ -120,11 +124,11 @@ def _content(file: Readable, rules: ImageRules) -> bytes:
 def _pixels(data: bytes, picture: JpegImagePlugin.JpegImageFile, scale: int) -> Picture:
     """The JPEG's pixels (H / scale, W / scale, C), sides rounded up, as stored."""
     height, width = (-(-side // scale) for side in (picture.height, picture.width))
-    if simplejpeg is not None:
+    if turbo is not None:
         colours = "GRAY" if picture.mode == "L" else "RGB"
         try:
             # The factor is the least shrinking, the sides are the most of it.
-            decoded = simplejpeg.decode_jpeg(data, colours, min_factor=scale, min_height=height, min_width=width)
+            decoded = turbo(data, colours, min_factor=scale, min_height=height, min_width=width)
         except ValueError:  # also for what libjpeg only warns of: Pillow decides
             decoded = None
         if decoded is not None and decoded.shape[:2] == (height, width):

@@ -47,6 +47,7 @@ __all__ = [
 ]
 
 AHEAD = 3  # batches in work before they are asked for
+CACHED = 1 << 16  # numbers that are normalised at a time, 256 KiB as float32
 MOST_BAD = 0.01  # part of an epoch's files that may turn unreadable
 
 Picture = NDArray[np.uint8]
@@ -111,11 +112,12 @@ def shared_batches(
         return batch
 
     if samples.images is not None and whole_batches(recipe, preprocess):
+        normalise = Normaliser(preprocess)
         for number, (indices, keys) in enumerate(zip(batches, all_keys, strict=True)):
             stack = np.empty((0, preprocess.size, preprocess.size, preprocess.channels), np.uint8)
             if len(indices):
                 stack = augment_batch(samples.images[indices], draw(recipe, epoch, keys), recipe, preprocess)
-            yield finished(number, list(range(len(indices))), preprocess.normalise(to_tensor(stack)), [])
+            yield finished(number, list(range(len(indices))), normalise.batch(stack), [])
         return
 
     def prepare(batch: int) -> Callable[[int], Picture]:
@@ -230,11 +232,22 @@ class Normaliser:
         )
 
     def __call__(self, picture: Picture, out: NDArray[np.float32]) -> None:
-        """(x / 255 - mean) / std of a placed picture (size, size, C), into `out` of the same shape, C-contiguous."""
-        rows = out.reshape(len(out), -1)
+        """(x / 255 - mean) / std of placed pictures (..., size, size, C), into `out` of that shape, C-contiguous."""
+        rows = out.reshape(*out.shape[:-2], -1)
         np.divide(np.ascontiguousarray(picture).reshape(rows.shape), np.float32(255), out=rows, dtype=np.float32)
         np.subtract(rows, self.mean, out=rows)
         np.divide(rows, self.std, out=rows)
+
+    def batch(self, stack: Picture) -> Tensor:
+        """Placed pictures (N, size, size, C) to float32 (N, C, size, size), as many at a time as stay in the cache.
+
+        On a busy machine torch's threads wait for each other longer than small pictures take.
+        """
+        out = torch.empty(stack.shape, dtype=torch.float32)
+        rows, count = out.numpy(), max(1, CACHED // max(1, stack[:1].size))
+        for start in range(0, len(stack), count):
+            self(stack[start : start + count], rows[start : start + count])
+        return out.permute(0, 3, 1, 2)
 
 
 def _streamed(
