@@ -1,0 +1,282 @@
+"""Scaled decoding of JPEGs for training crops: what it shares with `open_image`, and how close a smaller picture is."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+from sklearn.datasets import load_sample_image
+
+from layerwise.data import augment, decoding, resize
+from layerwise.data.augment import augment_picture, decoding_scale, draw, mirrored, resample, resized_box
+from layerwise.data.decoding import Opened, largest_scale, open_scaled
+from layerwise.data.images import ImageRules, open_image
+from layerwise.data.loader import Normaliser, plain_batches, training_batches
+from layerwise.data.preprocess import Preprocess, fit_preprocess
+from layerwise.data.source import Samples
+from tests.random_samples import in_memory, recipe
+
+RULES = ImageRules()
+CROP = {"crop": "resized", "resize": "short-side", "resize_to": 72, "input_size": 64, "interpolation": "bilinear"}
+ORIENTATION = 0x0112
+# Modes and ways of storing that are read directly, and those that are left to `open_image`.
+DIRECT: dict[str, tuple[str, dict[str, Any]]] = {
+    "baseline": ("RGB", {}),
+    "progressive": ("RGB", {"progressive": True}),
+    "4:4:4": ("RGB", {"subsampling": 0}),
+    "4:2:2": ("RGB", {"subsampling": 1}),
+    "stored as RGB": ("RGB", {"keep_rgb": True}),
+    "restart markers": ("RGB", {"restart_marker_rows": 1}),
+    "grey": ("L", {}),
+    "grey, progressive": ("L", {"progressive": True}),
+}
+
+
+def photograph(width: int = 640, height: int = 427) -> Image.Image:
+    return Image.fromarray(load_sample_image("china.jpg")).resize((width, height), Image.Resampling.BICUBIC)
+
+
+def jpeg(path: Path, picture: Image.Image, orientation: int = 1, **how: Any) -> Path:
+    exif = Image.Exif()
+    exif[ORIENTATION] = orientation
+    picture.save(path, "JPEG", quality=90, exif=exif, **how)
+    return path
+
+
+def psnr(one: NDArray[np.uint8], two: NDArray[np.uint8]) -> float:
+    error = np.mean((one.astype(np.float64) - two.astype(np.float64)) ** 2)
+    return float(10 * np.log10(255**2 / max(error, 1e-9)))
+
+
+def opened(file: Path, scale: int, rules: ImageRules = RULES) -> Opened:
+    found = open_scaled(file, rules, lambda height, width: scale)
+    assert found is not None
+    return found
+
+
+@pytest.fixture(params=["pillow", "simplejpeg"])
+def decoder(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Each of the two decoders, the second where it is installed."""
+    if request.param == "pillow":
+        monkeypatch.setattr(decoding, "turbo", None)
+    elif decoding.turbo is None:
+        pytest.skip("simplejpeg is not installed")
+    return str(request.param)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", sorted(DIRECT))
+def test_without_scaling_the_pixels_are_open_images(kind: str, orientation: int, decoder: str, tmp_path: Path) -> None:
+    mode, how = DIRECT[kind]
+    file = jpeg(tmp_path / "a.jpg", photograph(101, 67).convert(mode), orientation, **how)
+    for rules in (RULES, ImageRules(exif="ignore")):
+        whole, found = open_image(file, rules)[0], opened(file, 1, rules)
+        assert np.array_equal(found.pixels, whole)
+        assert (found.height, found.width, found.scale) == (*whole.shape[:2], 1)
+    seen: list[tuple[int, int]] = []
+    open_scaled(file, RULES, lambda height, width: (seen.append((height, width)), 1)[1])
+    assert seen == [(101, 67) if orientation >= 5 else (67, 101)], "the scale is chosen for the upright picture"
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("kind", sorted(DIRECT))
+@pytest.mark.parametrize("scale", [2, 4, 8])
+def test_a_smaller_picture_is_the_whole_one_averaged(
+    scale: int, kind: str, orientation: int, decoder: str, tmp_path: Path
+) -> None:
+    mode, how = DIRECT[kind]
+    # Sides that 8 divides: a turned picture with a part of a pixel at its end has that part in front.
+    file = jpeg(tmp_path / "a.jpg", photograph(640, 424).convert(mode), orientation, **how)
+    whole, found = open_image(file, RULES)[0], opened(file, scale)
+    height, width = (-(-side // scale) for side in whole.shape[:2])
+    assert found.pixels.shape == (height, width, whole.shape[2])
+    assert (found.height, found.width, found.scale) == (*whole.shape[:2], scale)
+    inside = tuple(slice(0, side // scale) for side in whole.shape[:2])
+    averaged = np.array(Image.fromarray(whole.squeeze()).reduce(scale)).reshape(height, width, -1)
+    assert psnr(found.pixels[inside], averaged[inside]) > 26
+    control = np.roll(averaged, 2, axis=1)
+    assert psnr(found.pixels[inside], control[inside]) < 24, "control: two pixels to the side are seen"
+
+
+def test_both_decoders_agree_to_the_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if decoding.turbo is None:
+        pytest.skip("simplejpeg is not installed")
+    for number, (mode, how) in enumerate(DIRECT.values()):
+        file = jpeg(tmp_path / f"{number}.jpg", photograph(203, 101).convert(mode), **how)
+        for scale in (1, 2, 4, 8):
+            fast = opened(file, scale).pixels
+            with monkeypatch.context() as patch:
+                patch.setattr(decoding, "turbo", None)
+                assert np.array_equal(opened(file, scale).pixels, fast), (mode, how, scale)
+
+
+def test_what_is_no_plain_jpeg_is_left_to_open_image(tmp_path: Path) -> None:
+    picture = photograph(101, 67)
+    jpeg(tmp_path / "cmyk.jpg", picture.convert("CMYK"))
+    picture.save(tmp_path / "a.png")
+    whole = jpeg(tmp_path / "whole.jpg", picture).read_bytes()
+    (tmp_path / "short.jpg").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "noise.jpg").write_bytes(b"\xff\xd8\xff" + bytes(range(256)) * 9 + b"\xff\xd9")
+    (tmp_path / "empty.jpg").write_bytes(b"")
+    os.mkfifo(tmp_path / "pipe.jpg")
+    for name in ("cmyk.jpg", "a.png", "short.jpg", "noise.jpg", "empty.jpg", "pipe.jpg", "missing.jpg", "."):
+        assert open_scaled(tmp_path / name, RULES, lambda height, width: 1) is None, name
+    for rules in (ImageRules(max_pixels=101 * 67 - 1), ImageRules(max_bytes=len(whole) - 1)):
+        assert open_scaled(tmp_path / "whole.jpg", rules, lambda height, width: 8) is None
+    assert open_scaled(tmp_path / "whole.jpg", ImageRules(max_pixels=101 * 67), lambda height, width: 8) is not None
+
+
+@pytest.mark.parametrize("size", [1, 7, 64, 224])
+def test_the_scale_is_the_largest_that_leaves_enough_pixels(size: int) -> None:
+    for factor in (1, 2, 4, 8):
+        assert largest_scale(size * factor, size * 9, size) == factor
+        if factor > 1:
+            assert largest_scale(size * 9, size * factor - 1, size) == factor // 2
+    assert largest_scale(1, 1, size) == 1
+
+
+def crops(file: Path, scaled: bool, count: int = 20, moved: int = 0) -> tuple[list[NDArray[np.uint8]], set[int]]:
+    """Random resized crops of a file at 64 pixels, and the scales it was decoded at; `moved` shifts the boxes."""
+    chosen = recipe(**CROP)
+    preprocess = Preprocess(3, 64, "short-side", 72, "bilinear", "apply", *(np.full((3, 1, 1), 0.5, np.float32),) * 2)
+    draws, made, scales = draw(chosen, 0, np.arange(count)), [], set()
+    for at in range(count):
+        choose = decoding_scale(chosen, preprocess, draws.crop[at])
+        assert choose is not None
+        found = open_scaled(file, RULES, choose if scaled else lambda height, width: 1)
+        assert found is not None
+        if moved:
+            found = dataclasses.replace(found, pixels=np.roll(found.pixels, moved, axis=1))
+        scales.add(found.scale)
+        made.append(augment_picture(found, draws, at, chosen, preprocess))
+    return made, scales
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_crops_of_scaled_pictures_are_close_to_those_of_whole_ones(orientation: int, tmp_path: Path) -> None:
+    file = jpeg(tmp_path / "a.jpg", photograph(1001, 667), orientation)
+    whole, _ = crops(file, scaled=False)
+    made, scales = crops(file, scaled=True)
+    assert len(scales) > 1
+    assert 1 not in scales
+    close = [psnr(one, two) for one, two in zip(whole, made, strict=True)]
+    assert np.median(close) > 26, close
+    shifted, _ = crops(file, scaled=True, moved=6)
+    far = [psnr(one, two) for one, two in zip(whole, shifted, strict=True)]
+    assert np.median(far) < 22, "negative control: a picture that is moved"
+    assert min(np.array(close) - np.array(far)) > 0
+
+
+def test_resampling_differs_from_pillows_by_rounding_alone() -> None:
+    image = np.asarray(photograph(301, 200))
+    for picture in (image, image[..., :1], image[10:91, 7:60]):
+        for interpolation in ("bilinear", "bicubic"):
+            for height, width in ((64, 64), (224, 224), (33, 80)):
+                found = resample(picture, height, width, interpolation)
+                expected = resize.resize_to(picture, height, width, interpolation)
+                assert found.shape == expected.shape
+                assert np.abs(found.astype(int) - expected).max() <= 2  # one rounding in each direction
+                assert np.mean(found != expected) < 0.1
+    plain = np.asarray(Image.fromarray(image).resize((64, 64), Image.Resampling.NEAREST))
+    assert np.abs(plain.astype(int) - resample(image, 64, 64, "bilinear")).max() > 20, "control: not antialiased"
+
+
+def test_a_mirrored_picture_has_its_columns_turned_round() -> None:
+    for shape in ((224, 224, 3), (5, 7, 1), (3, 40_000, 3)):
+        image = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+        assert np.array_equal(mirrored(image), image[:, ::-1])
+
+
+@pytest.mark.parametrize("mean", ["per-channel", "per-pixel"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_pools_normalisation_has_the_bits_of_the_preprocessing(mean: str, channels: int) -> None:
+    samples = in_memory(9, channels=channels)
+    preprocess = fit_preprocess(samples, recipe(mean=mean))
+    normalise, assertion = Normaliser(preprocess), []
+    for index in range(9):
+        out = np.empty((12, 12, channels), np.float32)
+        normalise(samples.read(index), out)
+        expected = preprocess.tensor(samples.read(index))[0].permute(1, 2, 0).numpy()
+        assertion.append(np.array_equal(out, expected))
+        assert not np.array_equal(out, expected + np.spacing(expected)), "control: one bit off is seen"
+    assert all(assertion)
+
+
+def folder(place: Path, count: int = 12) -> Samples:
+    """JPEG files of several kinds and sizes."""
+    kinds = list(DIRECT.values())
+    paths = []
+    for number in range(count):
+        mode, how = kinds[number % len(kinds)]
+        picture = photograph(300 + 37 * number, 200 + 29 * number).convert("CMYK" if number == 5 else mode)
+        paths.append(jpeg(place / f"{number}.jpg", picture, 1 + number % 8, **({} if number == 5 else how)))
+    return Samples("train", ("a", "b"), np.arange(count, dtype=np.int64) % 2, tuple(map(str, paths)), None,
+                   tuple(paths))
+
+
+@pytest.mark.parametrize("crop", [CROP, {**CROP, "crop": "scale", "scale_range": (64, 120)}])
+def test_the_batches_of_a_folder_do_not_depend_on_threads_or_decoder(
+    crop: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    samples, chosen = folder(tmp_path), recipe(**crop)
+    preprocess = fit_preprocess(samples, chosen)
+
+    def seen(workers: int) -> list[bytes]:
+        return [batch["image"].numpy().tobytes()
+                for batch in training_batches(samples, chosen, preprocess, 3, 0, None, workers)]
+
+    first = seen(1)
+    assert seen(2) == first
+    assert seen(4) == first
+    scales: list[int] = []
+    original = decoding.largest_scale
+    monkeypatch.setattr(augment, "largest_scale", lambda *sizes: (scales.append(original(*sizes)), scales[-1])[1])
+    monkeypatch.setattr(decoding, "turbo", None)
+    assert seen(2) == first, "Pillow's pixels are the fast decoder's"
+    assert len(set(scales)) > 1
+    monkeypatch.setattr(augment, "largest_scale", lambda *sizes: 1)
+    assert seen(2) != first, "negative control: decoding scaled changes pixels, so the comparison sees the decoder"
+
+
+def test_evaluation_decodes_every_picture_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    samples = folder(tmp_path, 4)
+    preprocess = fit_preprocess(samples, recipe(**CROP))
+    monkeypatch.setattr("layerwise.data.loader.open_scaled", lambda *about: pytest.fail("evaluation is scaled"))
+    images = [image for batch in plain_batches(samples, preprocess, 2) for image in batch["image"]]
+    for index, image in enumerate(images):
+        expected = preprocess.tensor(open_image(samples.paths[index], RULES)[0])[0]  # type: ignore[index]
+        assert np.array_equal(image.numpy(), expected.numpy())
+    with pytest.raises(pytest.fail.Exception):
+        list(training_batches(samples, recipe(**CROP), preprocess, 0, 0))
+
+
+def test_a_box_of_a_scaled_picture_keeps_within_it() -> None:
+    numbers = np.random.default_rng(0).random((300, 40))
+    for height, width, scale in ((100, 150, 1), (101, 67, 2), (333, 250, 4), (65, 71, 8)):
+        pixels = np.arange(-(-height // scale) * -(-width // scale), dtype=np.int64) % 251
+        found = Opened(pixels.astype(np.uint8).reshape(-(-height // scale), -1, 1), height, width, scale)
+        for row in numbers:
+            box = resized_box(height, width, 0.08, row)
+            part = found.part(box)
+            for side, extent in zip(part.shape, box[2:], strict=False):
+                assert side >= 1
+                assert abs(side - extent / scale) <= 1
+
+
+def test_bytes_of_a_piece_are_read_like_a_file(tmp_path: Path) -> None:
+    class Piece:
+        def read_bytes(self) -> bytes:
+            return buffer.getvalue()
+
+    buffer = io.BytesIO()
+    photograph(101, 67).save(buffer, "JPEG")
+    found = open_scaled(Piece(), RULES, lambda height, width: 1)
+    assert found is not None
+    assert np.array_equal(found.pixels, open_image(buffer.getvalue(), RULES)[0])
