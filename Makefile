@@ -30,6 +30,8 @@ check: $(VENV)/dev-is-installed
 
 bench: $(VENV)/core-is-installed
 	$(BIN)/python benchmarks/loop.py
+	$(BIN)/python benchmarks/training.py --rounds 3 --seconds 4
+	$(BIN)/python benchmarks/startup.py
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
