@@ -232,15 +232,21 @@ def loop(training: Training, signals: Signals, options: RunOptions) -> int:
                 world.from_first(lambda: save(training))
                 saved = time.monotonic()
             if ended or stop:
+                _write_speed(training, started, images, waited)
                 return int(max(world.exchange(signals.received or 0)))
         position.epoch += 1
         position.batch = 0
-        training.speed.write({
-            "step": position.step, "seconds": round(time.monotonic() - started, 3),
-            "images_per_second": round(images / (time.monotonic() - started), 1),
-            "data_wait": round(waited / (time.monotonic() - started), 4),
-        })
+        _write_speed(training, started, images, waited)
     return 0
+
+
+def _write_speed(training: Training, started: float, images: int, waited: float) -> None:
+    """What an epoch, or the part of one that ended the training, took; `waited` are the seconds without data."""
+    seconds = max(time.monotonic() - started, 1e-9)
+    training.speed.write({
+        "step": training.position.step, "seconds": round(seconds, 3), "images_per_second": round(images / seconds, 1),
+        "data_wait": round(waited / seconds, 4),
+    })
 
 
 def gradients(training: Training, batch: dict[str, Any]) -> dict[str, float]:

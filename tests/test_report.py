@@ -14,7 +14,9 @@ import pytest
 from PIL import Image
 from safetensors.numpy import save_file
 
+from layerwise.console import percent
 from layerwise.errors import InputError, MachineError
+from layerwise.jobs.main_job import closing_lines
 from layerwise.report import figures, page, text
 from layerwise.report.page import report
 from layerwise.report.run import curve, read_run, summary
@@ -295,7 +297,20 @@ def test_the_summary_is_json_with_protocols(tmp_path: Path) -> None:
     assert found["evaluations"][0]["protocol"]["name"] == "single"
     assert found["evaluations"][0]["metrics"]["error"] == pytest.approx(0.07)
     assert found["best_validation_error"]["error"] <= found["last_validation_error"]
+    assert found["data_wait"] == pytest.approx(0.012)
     assert found["missing"] == []
+
+
+def test_the_closing_lines_say_how_long_data_were_waited_for(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    speed = [{"seconds": 30, "data_wait": 0.1}, {"seconds": 10, "data_wait": 0.5}, {"seconds": "?", "data_wait": 1}]
+    (run / "speed.jsonl").write_text("".join(json.dumps(line) + "\n" for line in speed), "utf-8")
+    assert summary(run)["data_wait"] == pytest.approx(0.2), "each line weighs its seconds"
+    assert [line for line in closing_lines(run) if "waited" in line] == [
+        f"waited for data: {percent(0.2)} of the training's time"]
+    (run / "speed.jsonl").unlink()
+    assert summary(run)["data_wait"] is None
+    assert not [line for line in closing_lines(run) if "waited" in line]
 
 
 def test_equal_files_make_equal_pages(tmp_path: Path) -> None:

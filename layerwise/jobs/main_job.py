@@ -136,6 +136,8 @@ def closing_lines(run: Path) -> list[str]:
             lines.append(f"unreadable: {one['unreadable']} pictures, counted apart")
     if not found["evaluations"]:
         lines.append("not tested")
+    if found["data_wait"] is not None:
+        lines.append(f"waited for data: {percent(found['data_wait'])} of the training's time")
     lines += [f"note: {text}" for text in found["notes"]]
     for name, file in (("model", "model.safetensors"), ("report", "report.html")):
         if (run / file).is_file():

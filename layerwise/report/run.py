@@ -167,6 +167,7 @@ def summary(run: Path) -> Record:
         "select": files.recipe.get("select"),
         "steps": last_step(files),
         "seconds": number(files.info.get("seconds")),
+        "data_wait": _data_wait(files),
         "last_validation_error": float(validation[-1, 1]) if len(validation) else None,
         "best_validation_error": None if best is None else {"step": int(best[0]), "error": float(best[1])},
         "evaluations": [{"folder": f"evaluations/{found.name}", "split": found.result.split,
@@ -176,6 +177,14 @@ def summary(run: Path) -> Record:
         "notes": [note for note in listing(files.info, "notes") if isinstance(note, str)],
         "missing": list(files.missing),
     }
+
+
+def _data_wait(files: RunFiles) -> float | None:
+    """The share of the training's time that was waited for data, 0..1; None where no speed was written."""
+    pairs = [(number(line.get("seconds")), number(line.get("data_wait"))) for line in files.speed]
+    known = [(seconds, share) for seconds, share in pairs if seconds is not None and share is not None]
+    total = sum(seconds for seconds, _ in known)
+    return sum(seconds * share for seconds, share in known) / total if total > 0 else None
 
 
 def _object(file: Path, lost: str, missing: list[str]) -> Record:
