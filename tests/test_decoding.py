@@ -280,3 +280,17 @@ def test_bytes_of_a_piece_are_read_like_a_file(tmp_path: Path) -> None:
     found = open_scaled(Piece(), RULES, lambda height, width: 1)
     assert found is not None
     assert np.array_equal(found.pixels, open_image(buffer.getvalue(), RULES)[0])
+
+
+def test_a_jpeg_that_turns_bad_is_left_out_and_named(tmp_path: Path) -> None:
+    whole = folder(tmp_path, 4)
+    samples = whole.subset([0] * 150 + [1], "train")
+    samples = dataclasses.replace(samples, ids=tuple(f"picture {number}" for number in range(151)))
+    chosen = recipe(**CROP)
+    preprocess = fit_preprocess(whole, chosen)
+    assert samples.paths is not None
+    file = Path(str(samples.paths[150]))
+    file.write_bytes(file.read_bytes()[:2000])
+    batches = list(training_batches(samples, chosen, preprocess, 0, 0))
+    assert [name for batch in batches for name in batch["bad"]] == ["picture 150"]
+    assert sum(len(batch["label"]) for batch in batches) == 150
