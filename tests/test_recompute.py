@@ -212,6 +212,7 @@ def test_a_shape_only_walk_works():
         model = build("densenet_bc40_k12")
         recompute_blocks(model.features)
         model(torch.empty(2, 3, 16, 16)).sum().backward()
+    assert all(p.grad is not None and p.grad.shape == p.shape for p in model.parameters())
 
 
 def trained(where: Path, settings: list[str]) -> dict[str, torch.Tensor]:
