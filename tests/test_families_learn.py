@@ -2,14 +2,13 @@
 
 The digits are enlarged to the smallest picture that the network takes. The budget is the same for all, 200 steps; the
 batch is as large as the time allows, and the rule is Adam's or momentum's, whichever the paper's start of the weights
-suits. The loss of the last 20 steps must be below three quarters of ln 10, what guessing gives.
+suits. The loss of the last 20 steps must be below 1.4, where guessing gives ln 10 = 2.303.
 
 A run of the tests takes the networks marked quick; LAYERWISE_ALL_FAMILIES=1 takes all of them (some minutes).
 """
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from layerwise.models.densenet import DenseNetCifar, _bc
 from layerwise.models.network import Network
 from layerwise.models.vgg import VGG
 
-STEPS, LAST, BELOW = 200, 20, 0.75 * math.log(10)
+STEPS, LAST, BELOW = 200, 20, 1.4
 
 
 @dataclass(frozen=True)
@@ -137,4 +136,4 @@ def test_a_network_of_the_family_learns(family: str) -> None:
 
 
 def test_the_control_without_anything_to_learn() -> None:
-    assert learn(TRIALS["lenet"], shuffled_labels=True) > BELOW
+    assert learn(TRIALS["lenet"], shuffled_labels=True) > 2.0
