@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 import torch
 from torch import Tensor
 
-LARGE = 1 << 20  # numbers; below, threads save less than they cost
-PART = 1 << 19
+LARGE = 1 << 18  # numbers; below, threads save less than they cost
+PART = 1 << 17
 Draw = Callable[[Tensor, torch.Generator | None], Tensor]
 
 
