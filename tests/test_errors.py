@@ -62,6 +62,7 @@ MESSAGES = [
     ("pack nowhere --to new", 2, ["there is no data at 'nowhere'"]),
     ("pack tests --to new --shard-size 5 --per-shard 2", 2, ["--shard-size and --per-shard: only one of them"]),
     ("pack tests --to new --shard-size many", 2, ["--shard-size many: is no size"]),
+    ("reject nowhere", 2, ["nowhere: there is no such file or directory"]),
     ("calibrate nowhere", 2, ["nowhere: there is no such file or directory"]),
 ]  # fmt: skip
 

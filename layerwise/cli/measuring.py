@@ -1,4 +1,4 @@
-"""The commands that measure: evaluate, compare, calibrate, report."""
+"""The commands that measure: evaluate, compare, calibrate, reject, report."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from layerwise.console import SETTINGS, interval, note, out, percent
 
 def register(app: typer.Typer) -> None:
     """Adds the commands of this file."""
-    for command in (evaluate, compare, calibrate, report):
+    for command in (evaluate, compare, calibrate, reject, report):
         app.command(command.__name__)(command)
 
 
@@ -87,6 +87,33 @@ def calibrate(
         out(line)
     for place in ([run / "calibration" / "reliability.svg"] if run.is_dir() else []) + ([figure] if figure else []):
         out(f"figure: {place}")
+    return None
+
+
+def reject(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A run or a model file.", show_default=False)],
+    data: Annotated[str, typer.Option(metavar="NAME|DIR", help="Other data than the run's own.",
+                                      show_default=False)] = "",
+    on: Annotated[str, typer.Option(metavar="test|val|train", help="The split; none: test.", show_default=False)] = "",
+    rule: Annotated[str, typer.Option(metavar="difference|largest|second", help="What an answer is judged by: the "
+                                      "largest probability, the second, or their difference.")] = "difference",
+    error: Annotated[list[float], typer.Option(metavar="FRACTION", help="Error rates to be reached; may be "
+                                               "repeated.")] = [0.01],  # noqa: B006 - typer copies it
+    figure: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the curve (SVG) there.",
+                                                show_default=False)] = None,
+    as_json: Json = False,
+) -> None:
+    """Says how many pictures must be left unanswered for the error to fall to a rate (LeCun et al. 1990)."""
+    from layerwise.jobs.assessment import Question
+    from layerwise.jobs.reject import reject as made_by
+
+    made = made_by(model, rule, tuple(error), Question(data, on, data_dir=data_dir(), offline=SETTINGS.offline), figure)
+    if as_json:
+        return print_json(made.to_json())
+    for line in made.lines():
+        out(line)
+    if figure:
+        out(f"figure: {figure}")
     return None
 
 

@@ -18,7 +18,7 @@ from layerwise.evaluate import EvaluateOptions
 from layerwise.evaluation.calibrate import Calibration, calibrate
 from layerwise.jobs.assessment import SPLITS, Question, asked_samples
 from layerwise.modelfile import ModelFile
-from layerwise.report.page import standalone_reliability
+from layerwise.report.page import require_new_svg, standalone_reliability
 
 KEY = HOME = "calibration"
 FORMAT = 1
@@ -31,7 +31,7 @@ def calibrate_model(path: Path, fit: str, report: str, question: Question, figur
     besides. Raises InputError where both are the same pictures, or `figure` exists or is no SVG file.
     """
     if figure is not None:
-        _require_new_svg(figure)
+        require_new_svg(figure)
     found = modelfile.read(path)
     protocol = question.protocol or (found.recipe.protocol if found.recipe else "single")
     options = EvaluateOptions(protocol, data=found.recipe.data if found.recipe else "")
@@ -48,15 +48,6 @@ def calibrate_model(path: Path, fit: str, report: str, question: Question, figur
     if figure is not None:
         replace_durably(figure, drawing)
     return made
-
-
-def _require_new_svg(figure: Path) -> None:
-    if figure.suffix.lower() != ".svg":
-        raise InputError(f"--figure {figure}: the figure is an SVG file", mend="Give a name that ends in .svg.")
-    if figure.exists():
-        raise InputError(f"{figure}: exists", "Nothing is written over.", "Choose another name.")
-    if not figure.parent.is_dir():
-        raise InputError(f"{figure}: its directory does not exist", mend="Make it first, or choose another name.")
 
 
 def _samples(where: str, found: ModelFile, question: Question) -> Samples:

@@ -10,7 +10,7 @@ import base64
 import io
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -175,6 +175,21 @@ def reliability(panels: Sequence[tuple[str, Sequence[Bin]]], size: tuple[int, in
                 lower.set_ylabel("pictures")
             if place == 0:
                 upper.legend(loc="upper left", handlelength=1.4, fontsize=10)
+        return _svg(figure, label)
+
+
+def rejection(curve: Mapping[str, Any], targets: Sequence[float], size: tuple[int, int], label: str) -> str:
+    """Error of the answers against the part that is rejected, in percent (LeCun et al. 1990); targets as marks.
+
+    `curve` has rejected and error as fractions, rejection rising. Returns an `<svg>` element.
+    """
+    with _figure(size) as figure:
+        axes = figure.add_subplot()
+        rejected, error = (100 * np.asarray(curve[key]) for key in ("rejected", "error"))
+        axes.step(rejected, error, where="post", color=ACCENT, linewidth=2)
+        for target in targets:
+            axes.axhline(100 * target, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
+        axes.set(xlim=(0, None), ylim=(0, None), xlabel="rejected (%)", ylabel="error of the answers (%)")
         return _svg(figure, label)
 
 

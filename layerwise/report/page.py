@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -254,6 +255,22 @@ def standalone_reliability(made: Record) -> str:
     if drawn is None:
         raise InputError("this calibration holds no bins, so there is nothing to draw")
     return figures.standalone(drawn, _template_file("style.css"))
+
+
+def standalone_rejection(curve: Record, targets: Sequence[float]) -> str:
+    """Error against rejection as a file of its own; `curve` is `RejectionCurve.figure()`, targets are fractions."""
+    drawn = figures.rejection(curve, targets, (640, 380), "Error against rejection")
+    return figures.standalone(drawn, _template_file("style.css"))
+
+
+def require_new_svg(figure: Path) -> None:
+    """Raise InputError where a figure can't be written to `figure`: no SVG, there already, or no such directory."""
+    if figure.suffix.lower() != ".svg":
+        raise InputError(f"--figure {figure}: the figure is an SVG file", mend="Give a name that ends in .svg.")
+    if figure.exists():
+        raise InputError(f"{figure}: exists", "Nothing is written over.", "Choose another name.")
+    if not figure.parent.is_dir():
+        raise InputError(f"{figure}: its directory does not exist", mend="Make it first, or choose another name.")
 
 
 def _calibration(files: RunFiles, missing: list[str]) -> Record | None:
