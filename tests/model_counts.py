@@ -18,6 +18,22 @@ ALEXNET = {
     "alexnet_six_conv": (61_260_392, 735_023_648, 67),
     "alexnet_one_tower": (61_100_840, 714_188_480, 67),
 }
+FOUR_LAYER = {
+    "four_layer": (89_578, 12_298_240, 8),
+    "four_layer_tanh": (89_578, 12_298_240, 8),
+    "four_layer_lrn": (89_578, 12_298_240, 8),
+    "four_layer_local": (1_116_490, 18_517_248, 4),
+    "four_layer_local_lrn": (1_116_490, 18_517_248, 4),
+    "four_layer_adjacent": (89_578, 12_298_240, 8),
+    "four_layer_hidden": (609_258, 12_817_408, 8),
+    "four_layer_hidden_without_dropout": (609_258, 12_817_408, 8),
+    "four_layer_28": (85_098, 9_413_760, 28),
+    "four_layer_tanh_28": (85_098, 9_413_760, 28),
+    "four_layer_lrn_28": (85_098, 9_413_760, 28),
+    "four_layer_adjacent_28": (85_098, 9_413_760, 28),
+    "four_layer_hidden_28": (379_882, 9_708_032, 28),
+    "four_layer_hidden_without_dropout_28": (379_882, 9_708_032, 28),
+}
 ZFNET = {
     "zfnet": (62_357_608, 1_168_032_896, 63),
     "zfnet_wide": (107_627_624, 2_476_704_896, 63),
@@ -158,9 +174,15 @@ MOBILENET_V2 = {
 EFFICIENTNET_LITE = {
     "efficientnet_lite0": (4_652_008, 385_187_552, 33),
 }
+AIRNET = {
+    "airnet": (1_971_640, 118_147_360, 12),
+    "airnet95": (4_604_728, 301_560_864, 12),
+    "airnet_narrow": (289_768, 11_685_152, 12),
+}
 COUNTS: dict[str, tuple[int, int, int]] = {
     **LENET,
     **ALEXNET,
+    **FOUR_LAYER,
     **ZFNET,
     **NIN,
     **MAXOUT,
@@ -180,11 +202,13 @@ COUNTS: dict[str, tuple[int, int, int]] = {
     **EFFICIENTNET_LITE,
     **INCEPTION,
     **XCEPTION,
+    **AIRNET,
 }
 # What makes a network small enough for the tests that compute with it, where its fully connected layers fit one size
 # of map and hold a hundred million weights. Counts and shapes are those of the whole network.
 SMALL_ARGUMENTS: dict[str, dict[str, int]] = {
     **{name: {"map_side": 1, "hidden_features": 32} for name in (*ALEXNET, *ZFNET, *VGG)},
+    **{name: {"map_side": 1} for name in FOUR_LAYER if not name.endswith("_28")},
     "maxout": {"map_side": 2},
     "dsn": {"input_side": 8},
 }

@@ -215,7 +215,8 @@ def fit_preprocess(samples: Samples, recipe: Recipe) -> Preprocess:
 
     channels=0 becomes 1 where every picture is grey, else 3; input_size=0 becomes the pictures' own size. The mean is
     taken over all pictures in memory, and of files over all or a fixed 5,000 of them; a letterbox's bars do not count.
-    The deviation is about the channel's mean; of a constant channel it is taken as 1. Raises InputError.
+    The deviation is about the channel's mean; of a constant channel it is taken as 1. std=raw leaves the pixels in
+    0..255, as the papers before 2014 have them. Raises InputError.
     """
     if len(samples) == 0:
         raise InputError(f"{samples.name}: no training pictures", mend="name a folder or list that holds pictures")
@@ -246,6 +247,8 @@ def fit_preprocess(samples: Samples, recipe: Recipe) -> Preprocess:
         mean = np.ascontiguousarray((pixels / (number * 255.0)).transpose(2, 0, 1).astype(np.float32))
     if recipe.std == "per-channel":
         std = np.where(deviations > 0, deviations, 1.0).astype(np.float32)[:, None, None]
+    elif recipe.std == "raw":
+        std = ones / np.float32(255)  # the one scale of the file format, 1/255, taken back
     return Preprocess(channels, size, recipe.resize, side, recipe.interpolation, recipe.exif, mean, std)
 
 

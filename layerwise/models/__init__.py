@@ -10,11 +10,13 @@ from contextlib import contextmanager, nullcontext
 from layerwise.errors import InputError, nearest
 from layerwise.layers.unfilled import FilledOnce
 from layerwise.models import (
+    airnet,
     alexnet,
     densenet,
     dsn,
     efficientnet_lite,
     fitnet,
+    four_layer,
     googlenet,
     highway,
     inception_resnet,
@@ -40,6 +42,7 @@ from layerwise.models.network import Network, Paper, Reported
 _FAMILIES = (
     lenet,
     alexnet,
+    four_layer,
     zfnet,
     nin,
     maxout,

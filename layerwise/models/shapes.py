@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from layerwise.errors import InputError
+from layerwise.layers.locally_connected import LocallyConnected2d
 from layerwise.layers.partial import PartialConv2d
 from layerwise.layers.response_norm import ResponseNorm
 from layerwise.models import build, for_small_pictures, published_input
@@ -217,6 +218,8 @@ def _row(name: str, layer: nn.Module, output: tuple[int, ...], field: tuple[int,
     multiply_adds = 0
     if isinstance(layer, CONVOLUTIONS):
         multiply_adds = layer.weight.numel() * output[1] * output[2]
+    elif isinstance(layer, LocallyConnected2d):
+        multiply_adds = layer.multiply_adds
     elif isinstance(layer, nn.Linear):
         multiply_adds = layer.weight.numel()
     return Row(name, type(layer).__name__, output, sum(p.numel() for p in layer.parameters()), multiply_adds,
