@@ -12,11 +12,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from layerwise import modelfile, rundir
 from layerwise.data.source import Samples
 from layerwise.recipe import Recipe
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SCALES = ("smoke", "small", "paper")
 Value = float | str | list[float] | list[list[float]]
@@ -72,13 +76,17 @@ class Row:
 
 @dataclass(frozen=True)
 class Measured:
-    """What one seed of a row gave: its numbers, its curve, and where the evidence lies (hash of the recipe)."""
+    """What one seed of a row gave: its numbers, its curve, and where the evidence lies (hash of the recipe).
+
+    `failure` says why a training ended early, as with a number that was not finite: then there are no numbers.
+    """
 
     seed: int
     numbers: Numbers
     curve: Curve = ()
     recipe_hash: str = ""
     environment: Mapping[str, Any] = field(default_factory=dict)
+    failure: str = ""
 
 
 @dataclass(frozen=True)
@@ -159,3 +167,27 @@ def every(*judges: Callable[[Results], Verdict]) -> Callable[[Results], Verdict]
         return Verdict(min((one.word for one in found), key=order.index), "; ".join(one.because for one in found))
 
     return judge
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A file of `experiments/<paper>/` as a whole: what it must state, and empty where it may be left out."""
+
+    name: str
+    title: str
+    text: str
+    rows: Mapping[str, Row]
+    paper: Mapping[str, Mapping[str, float | str]]
+    claims: Mapping[str, Claim]
+    columns: tuple[str, ...]
+    draw: Callable[[Results, Figure], None] | None
+    small: Callable[[Recipe], Recipe] | None
+
+    @staticmethod
+    def of(name: str, module: ModuleType) -> Experiment:
+        """The experiment that a file states. Columns are its own, else those of the paper's numbers, else the error."""
+        paper: Mapping[str, Mapping[str, float | str]] = module.PAPER
+        printed = tuple(dict.fromkeys(key for numbers in paper.values() for key in numbers))
+        return Experiment(name, module.TITLE, module.__doc__ or "", module.ROWS, paper, module.CLAIMS,
+                          getattr(module, "COLUMNS", printed or ("error",)), getattr(module, "draw", None),
+                          getattr(module, "small", None))
