@@ -70,7 +70,8 @@ class Recipe:
     resize_to: int = _field("shorter side before the centre crop at evaluation, in pixels", least=0)
     interpolation: str = _field("filter of the resizing", "nearest", "bilinear", "bicubic", "lanczos")
     mean: str = _field("mean of the training pictures that is subtracted", "none", "per-channel", "per-pixel")
-    std: str = _field("standard deviation that is divided by", "none", "per-channel")
+    std: str = _field("standard deviation that is divided by; raw: none, and pixels keep their range of 0 to 255",
+                      "none", "per-channel", "raw")  # fmt: skip
     # augmentation
     crop: str = _field(
         "none; pad: pad and crop; resized: random area and shape; scale: shorter side in scale_range, then crop",
