@@ -1,0 +1,173 @@
+"""Judges of the claims that `less` and `every` cannot judge: of whole curves, of likeness, of bounds.
+
+Each goes over the seeds. A difference counts where it lies beyond two standard errors (Welch); with one seed there is
+no deviation, it is judged as it stands, and the reason says so.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Sequence
+
+from layerwise.experiments.experiment import Curve, Results, Verdict
+
+Judge = Callable[[Results], Verdict]
+Values = Sequence[float]
+TRAINING, HELD_OUT = "training_error", "validation_error"
+
+
+def points(curve: Curve, name: str) -> dict[int, float]:
+    """The finite values of `name` by step."""
+    found = ((int(point["step"]), point.get(name)) for point in curve)
+    return {step: float(value) for step, value in found if value is not None and math.isfinite(value)}
+
+
+def first_drop(curve: Curve) -> int | None:
+    """The first step that is logged with less than half of the highest learning rate before it; None without one."""
+    highest = 0.0
+    for step, rate in sorted(points(curve, "learning_rate").items()):
+        if rate < highest / 2:
+            return step
+        highest = max(highest, rate)
+    return None
+
+
+def two_errors(a: Values, b: Values) -> float | None:
+    """Two standard errors of the difference of the means (Welch); None where a side has fewer than two values."""
+    if len(a) < 2 or len(b) < 2:
+        return None
+    return 2 * math.sqrt(statistics.variance(a) / len(a) + statistics.variance(b) / len(b))
+
+
+def above_at_every_point(higher: str, lower: str, name: str = TRAINING) -> Judge:
+    """Judges whether the curve of `higher` lies above that of `lower` at every logged step after the first drop.
+
+    It fails where a point lies below by more than the noise, or the mean over those steps does not lie above. With
+    points that are below inside the noise, or with a mean inside it, it is inside the noise.
+    """
+    def judge(results: Results) -> Verdict:
+        mine, others = results.curves(higher), results.curves(lower)
+        if not mine or not others:
+            return _absent([row for row, curves in ((higher, mine), (lower, others)) if not curves], "curve")
+        drops = [first_drop(curve) for curve in (*mine, *others)]
+        late = [drop for drop in drops if drop is not None]
+        if len(late) < len(drops):
+            return Verdict("not measured", f"a curve of {higher} or {lower} has no drop of the learning rate")
+        up, down = ([points(curve, name) for curve in curves] for curves in (mine, others))
+        steps = sorted(step for step in set.intersection(*map(set, (*up, *down))) if step >= max(late))
+        if not steps:
+            return Verdict("not measured", f"no step after the first drop has {name} of {higher} and {lower}")
+        gaps = [_gap([curve[step] for curve in up], [curve[step] for curve in down]) for step in steps]
+        below = sum(gap <= 0 for gap, _ in gaps)
+        clearly = sum(gap + (noise or 0.0) <= 0 for gap, noise in gaps)
+        total, noise = _gap(*([statistics.fmean(curve[step] for step in steps) for curve in side]
+                              for side in (up, down)))  # fmt: skip
+        told = (f"{higher} above {lower} at {len(steps) - below} of {len(steps)} steps after the first drop, "
+                f"{total:+.2f} on average{_noise(noise, up, down)}")
+        if clearly or total + (noise or 0.0) <= 0:
+            return Verdict("fails", told)
+        return Verdict("inside the noise" if below or total <= (noise or 0.0) else "holds", told)
+
+    return judge
+
+
+def faster(fast: str, slow: str, name: str = TRAINING) -> Judge:
+    """Judges whether `fast` converges faster: a lower mean of its curve up to the first drop of either."""
+    def judge(results: Results) -> Verdict:
+        sides = []
+        ends = [drop for row in (fast, slow) for curve in results.curves(row) if (drop := first_drop(curve))]
+        for row in (fast, slow):
+            early = [[value for step, value in points(curve, name).items() if step < min(ends, default=step + 1)]
+                     for curve in results.curves(row)]
+            sides.append([statistics.fmean(values) for values in early if values])
+        if not all(sides):
+            return _absent([row for row, side in zip((fast, slow), sides, strict=True) if not side], "curve")
+        gap, noise = _gap(sides[1], sides[0])
+        told = f"{name} before the first drop: {fast} lower than {slow} by {gap:.2f}{_noise(noise, *sides)}"
+        return Verdict(_word(gap, noise), told)
+
+    return judge
+
+
+def similar(one: str, other: str, within: float, name: str = "error") -> Judge:
+    """Judges whether two rows have about the same `name`: the interval of the difference lies in +-`within`."""
+    def judge(results: Results) -> Verdict:
+        a, b = results.numbers(one, name), results.numbers(other, name)
+        if not a or not b:
+            return _absent([row for row, values in ((one, a), (other, b)) if not values])
+        gap, noise = _gap(a, b)
+        told = f"{one} - {other} = {gap:+.2f}{_noise(noise, a, b)}; similar is within {within:g} here"
+        if abs(gap) - (noise or 0.0) > within:
+            return Verdict("fails", told)
+        return Verdict("holds" if abs(gap) + (noise or 0.0) <= within else "inside the noise", told)
+
+    return judge
+
+
+def no_better(row: str, than: str, name: str = "error") -> Judge:
+    """Judges whether `row` shows no advantage over `than`: its `name` is not lower by more than the noise."""
+    def judge(results: Results) -> Verdict:
+        a, b = results.numbers(row, name), results.numbers(than, name)
+        if not a or not b:
+            return _absent([one for one, values in ((row, a), (than, b)) if not values])
+        gap, noise = _gap(b, a)
+        told = f"{row} {statistics.fmean(a):.2f}, {than} {statistics.fmean(b):.2f}{_noise(noise, a, b)}"
+        if noise is None or gap <= noise:
+            return Verdict("holds" if gap <= (noise or 0.0) else "fails", told)
+        return Verdict("fails", told)
+
+    return judge
+
+
+def below(row: str, bound: float, name: str = "error") -> Judge:
+    """Judges whether the mean of `name` lies below `bound`."""
+    return _beyond(row, bound, name, -1)
+
+
+def above(row: str, bound: float, name: str = "error") -> Judge:
+    """Judges whether the mean of `name` lies above `bound`."""
+    return _beyond(row, bound, name, 1)
+
+
+def _beyond(row: str, bound: float, name: str, sign: int) -> Judge:
+    def judge(results: Results) -> Verdict:
+        values = results.numbers(row, name)
+        if not values:
+            return _absent([row])
+        mean = statistics.fmean(values)
+        noise = 2 * statistics.stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
+        side = "above" if sign > 0 else "below"
+        told = f"{row}: {name} {mean:.2f}{_noise(noise, values)}, asked {side} {bound:g}"
+        return Verdict(_word(sign * (mean - bound), noise), told)
+
+    return judge
+
+
+def at_paper_scale(judge: Judge, why: str) -> Judge:
+    """`judge`, but not measured at a smaller scale, because of `why`: a printed number is compared."""
+    def judged(results: Results) -> Verdict:
+        return judge(results) if results.scale == "paper" else Verdict("not measured", why)
+
+    return judged
+
+
+def _gap(a: Values, b: Values) -> tuple[float, float | None]:
+    return statistics.fmean(a) - statistics.fmean(b), two_errors(a, b)
+
+
+def _word(gap: float, noise: float | None) -> str:
+    if noise is not None and abs(gap) <= noise:
+        return "inside the noise"
+    return "holds" if gap > 0 else "fails"
+
+
+def _noise(noise: float | None, *sides: Sequence[object]) -> str:
+    counts = " and ".join(str(len(side)) for side in sides)
+    if noise is None:
+        return f" ({counts} seeds, so no deviation)"
+    return f" +- {noise:.2f} (two standard errors, {counts} seeds)"
+
+
+def _absent(rows: Sequence[str], what: str = "result") -> Verdict:
+    return Verdict("not measured", f"no {what} of {' and '.join(rows)}")
