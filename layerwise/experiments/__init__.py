@@ -9,9 +9,15 @@ from types import ModuleType
 
 from layerwise.errors import InputError, nearest
 from layerwise.experiments.experiment import Experiment
+from layerwise.experiments.resnet import figure_1 as resnet_figure_1
+from layerwise.experiments.resnet import figure_6 as resnet_figure_6
+from layerwise.experiments.resnet import table_6 as resnet_table_6
 
 # "paper/table": its file. Each file adds its own line, in the order of the paper.
 EXPERIMENTS: dict[str, ModuleType] = {
+    "resnet/figure-1": resnet_figure_1,
+    "resnet/figure-6": resnet_figure_6,
+    "resnet/table-6": resnet_table_6,
 }
 
 

@@ -4,8 +4,8 @@
     layerwise reproduce resnet/figure-6 --scale paper    # 64,000 steps of 128 pictures each
 
 Costs in PFLOP at paper scale, plain and residual alike: 2.0 (20 layers), 3.4, 4.8, 6.2 (56), 12.4 (110; five seeds of
-ResNet-110), 139 (1202). Table 6 has the same runs. Its test errors stand as triangles at
-the end of the curves, our own tests as diamonds.
+ResNet-110), 139 (1202). Table 6 has the same runs. Its test errors stand as triangles at the end of the curves, our
+own tests as diamonds.
 
 Left open in the paper: see `protocols.py`. Deviations: as figure 1; bold lines are the error on held-out pictures.
 """
@@ -76,7 +76,8 @@ LATE = Frame(0, 20, (0, 1, 5, 10, 20), 40_000, 65_000, 64_000)
 def draw(results: Results, figure: Figure) -> None:
     """Three panels: dashed lines are the training error, bold lines the test error; 0 to 20 %.
 
-    Left plain networks, middle ResNets, right 110 and 1202 layers from 4e4 iterations on. Triangles are table 6's errors, diamonds ours.
+    Left plain networks, middle ResNets, right 110 and 1202 layers from 4e4 iterations on. Triangles are table 6's
+    errors, diamonds our own tests.
     """
     left, middle, right = figure.subplots(1, 3)
     deepest = {"resnet110": "residual-110", "resnet1202": "residual-1202"}
