@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import typer
 
-from layerwise.cli import importing, looking, measuring, packing, predicting, reproducing, training, tuning
+from layerwise.cli import comparing, importing, looking, measuring, packing, predicting, reproducing, training, tuning
 from layerwise.cli.app import app, globals_first
 from layerwise.cli.tables import flush_json
 from layerwise.console import SETTINGS, Progress, Settings, note
@@ -23,7 +23,7 @@ __all__ = ["app", "main"]
 
 KINDS = {1: "internal", 2: "input", 3: "machine", 4: "tolerance"}  # others: interrupted by a signal
 
-for group in (training, measuring, predicting, importing, packing, looking, tuning, reproducing):
+for group in (training, measuring, comparing, predicting, importing, packing, looking, tuning, reproducing):
     group.register(app)
 
 

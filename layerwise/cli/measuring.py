@@ -1,4 +1,4 @@
-"""The commands that measure: evaluate, compare, calibrate, reject, report."""
+"""The commands that measure: evaluate, calibrate, reject, report."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Annotated
 import typer
 
 from layerwise.cli.app import Json, data_dir
-from layerwise.cli.tables import print_json, print_table
-from layerwise.console import SETTINGS, interval, note, out, percent
+from layerwise.cli.tables import print_json
+from layerwise.console import SETTINGS, note, out
 
 
 def register(app: typer.Typer) -> None:
     """Adds the commands of this file."""
-    for command in (evaluate, compare, calibrate, reject, report):
+    for command in (evaluate, calibrate, reject, report):
         app.command(command.__name__)(command)
 
 
@@ -43,28 +43,6 @@ def evaluate(
         return print_json(found.to_json())
     for line in found.lines():
         out(line)
-    return None
-
-
-def compare(
-    a: Annotated[Path, typer.Argument(metavar="A", help="An evaluation's directory, or a run.", show_default=False)],
-    b: Annotated[Path, typer.Argument(metavar="B", help="Another, on the same images.", show_default=False)],
-    as_json: Json = False,
-) -> None:
-    """Compares two evaluations on the same images by paired tests; says so where the difference is noise."""
-    import layerwise.jobs.compare as comparison
-
-    found = comparison.compare(a, b)
-    if as_json:
-        return print_json(found.to_json())
-    print_table(("evaluation", "error", "only this one right", "protocol"), [
-        (found.a, percent(found.error_a), found.only_a_right, found.protocols[0]),
-        (found.b, percent(found.error_b), found.only_b_right, found.protocols[1]),
-    ])  # fmt: skip
-    out(f"\ndifference of the errors {percent(found.difference)}, 95 % interval {interval(found.interval)}")
-    out(found.verdict)
-    for line in found.notes:
-        note(f"note: {line}")
     return None
 
 
