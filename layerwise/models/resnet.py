@@ -173,7 +173,23 @@ class PlainBlock(nn.Module):
         return output
 
 
-Block = type[Residual] | type[PlainBlock]
+class PlainBottleneck(nn.Module):
+    """The three layers of `Bottleneck` without a shortcut (section 4.1, footnote 4)."""
+
+    expansion = 4
+    layers = 3
+
+    def __init__(self, in_channels: int, width: int, stride: int, shortcut: Shortcut) -> None:
+        super().__init__()
+        self.plain = branch((in_channels, width, 1, stride), (width, width, 3, 1), (width, 4 * width, 1, 1))
+        self.relu = nn.ReLU()
+
+    def forward(self, maps: Tensor) -> Tensor:
+        output: Tensor = self.relu(self.plain(maps))
+        return output
+
+
+Block = type[Residual] | type[PlainBlock] | type[PlainBottleneck]
 
 
 def stage(block: Block, depth: int, channels: tuple[int, int], shortcut: Shortcut, name: str) -> dict[str, nn.Module]:
@@ -281,6 +297,9 @@ IMAGENET: dict[str, Callable[..., Network]] = {
     "resnet34_a": partial(ResNet, BasicBlock, (3, 4, 6, 3), shortcut_a),
     "resnet18_c": partial(ResNet, BasicBlock, (2, 2, 2, 2), shortcut_c),
     "resnet34_c": partial(ResNet, BasicBlock, (3, 4, 6, 3), shortcut_c),
+    # Footnote 4: plain networks of bottlenecks; the paper names no depth
+    "plain50": partial(ResNet, PlainBottleneck, (3, 4, 6, 3)),
+    "plain101": partial(ResNet, PlainBottleneck, (3, 4, 23, 3)),
     # not in the paper: stride in the 3x3
     "resnet50_v1_5": partial(ResNet, BottleneckV1_5, (3, 4, 6, 3)),
     "resnet101_v1_5": partial(ResNet, BottleneckV1_5, (3, 4, 23, 3)),
@@ -303,16 +322,25 @@ CIFAR: dict[str, Callable[..., Network]] = {
     # Section 3.2: residual functions of one and of three layers, the same 20 layers and parameters
     "resnet20_one_layer": partial(ResNetCifar, 3, OneLayerBlock),
     "resnet20_three_layer": partial(ResNetCifar, 3, ThreeLayerBlock),
+    # The same where depth tells plain from residual
+    "resnet56_one_layer": partial(ResNetCifar, 9, OneLayerBlock),
 }
-VARIANTS = IMAGENET | CIFAR
-INPUTS = dict.fromkeys(IMAGENET, (3, 224, 224)) | dict.fromkeys(CIFAR, (3, 32, 32))
+# Footnote 4 on CIFAR-10, which the paper does not try: 2n layers a stage are 2n/3 bottlenecks, four times the maps.
+BOTTLENECKS: dict[str, Callable[..., Network]] = {
+    "resnet20_bottleneck": partial(ResNetCifar, 3, Bottleneck),
+    "resnet56_bottleneck": partial(ResNetCifar, 9, Bottleneck),
+    "plain20_bottleneck": partial(ResNetCifar, 3, PlainBottleneck),
+    "plain56_bottleneck": partial(ResNetCifar, 9, PlainBottleneck),
+}
+VARIANTS = IMAGENET | CIFAR | BOTTLENECKS
+INPUTS = dict.fromkeys(IMAGENET, (3, 224, 224)) | dict.fromkeys(CIFAR | BOTTLENECKS, (3, 32, 32))
 # Which of the paper's CIFAR networks is nearest in depth to its ImageNet network.
 FOR_SMALL_PICTURES = {
     **dict.fromkeys(("resnet18", "resnet18_a", "resnet18_c"), "resnet20"),
     **dict.fromkeys(("resnet34", "resnet34_a", "resnet34_c"), "resnet32"),
     **dict.fromkeys(("resnet50", "resnet50_v1_5"), "resnet56"),
     **dict.fromkeys(("resnet101", "resnet101_v1_5", "resnet152", "resnet152_v1_5"), "resnet110"),
-    **{"plain18": "plain20", "plain34": "plain32"},
+    **{"plain18": "plain20", "plain34": "plain32", "plain50": "plain56", "plain101": "plain110"},
 }
 HE_2015 = partial(Paper, "He et al.", 2015, "Deep residual learning for image recognition")
 PAPERS = {name: HE_2015("chain" if name.startswith("plain") else "sum") for name in VARIANTS}

@@ -62,6 +62,24 @@ class Bottleneck64x4d(GroupedBottleneck):
     cardinality, group_width = 64, 4
 
 
+class Bottleneck2x40d(GroupedBottleneck):
+    """2 groups of 40 maps: as many parameters as 1x64d and 32x4d (tables 2 and 3)."""
+
+    cardinality, group_width = 2, 40
+
+
+class Bottleneck4x24d(GroupedBottleneck):
+    """4 groups of 24 maps."""
+
+    cardinality, group_width = 4, 24
+
+
+class Bottleneck8x14d(GroupedBottleneck):
+    """8 groups of 14 maps."""
+
+    cardinality, group_width = 8, 14
+
+
 class Bottleneck8x64d(GroupedBottleneck):
     """8 groups of 64 maps."""
 
@@ -90,6 +108,10 @@ class ResNeXtCifar(Network):
 IMAGENET: dict[str, Callable[..., Network]] = {
     # Table 1
     "resnext50_32x4d": partial(ResNet, Bottleneck32x4d, (3, 4, 6, 3)),
+    # Table 3: cardinality against width at the same cost; 1x64d is resnet50_v1_5
+    "resnext50_2x40d": partial(ResNet, Bottleneck2x40d, (3, 4, 6, 3)),
+    "resnext50_4x24d": partial(ResNet, Bottleneck4x24d, (3, 4, 6, 3)),
+    "resnext50_8x14d": partial(ResNet, Bottleneck8x14d, (3, 4, 6, 3)),
     # Tables 3 and 4
     "resnext101_32x4d": partial(ResNet, Bottleneck32x4d, (3, 4, 23, 3)),
     "resnext101_64x4d": partial(ResNet, Bottleneck64x4d, (3, 4, 23, 3)),
@@ -123,6 +145,9 @@ def _cifar(ten: float, hundred: float) -> tuple[Reported, ...]:
 
 
 REPORTED = {
+    "resnext50_2x40d": _imagenet(23.0, "table 3"),
+    "resnext50_4x24d": _imagenet(22.6, "table 3"),
+    "resnext50_8x14d": _imagenet(22.3, "table 3"),
     "resnext50_32x4d": _imagenet(22.2, "table 3"),
     "resnext101_32x4d": _imagenet(21.2, "table 3"),
     "resnext101_64x4d": _imagenet(20.4, "table 4"),

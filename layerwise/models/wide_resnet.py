@@ -127,8 +127,11 @@ CIFAR: dict[str, Callable[..., Network]] = {
     "wrn16_8": partial(WideResNet, depth=16, width=8),
     "wrn16_10": partial(WideResNet, depth=16, width=10),
     "wrn28_10": partial(WideResNet, depth=28, width=10),
+    "wrn40_1": partial(WideResNet, depth=40, width=1),
     "wrn40_4": partial(WideResNet, depth=40, width=4),
     "wrn40_8": partial(WideResNet, depth=40, width=8),
+    # not in the paper: as many parameters as wrn40_1, shallow and wide
+    "wrn16_2": partial(WideResNet, depth=16, width=2),
 }
 VARIANTS = IMAGENET | CIFAR
 INPUTS = dict.fromkeys(IMAGENET, (3, 224, 224)) | dict.fromkeys(CIFAR, (3, 32, 32))
