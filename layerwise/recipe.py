@@ -53,6 +53,8 @@ class Recipe:
     slow: tuple[str, ...] = _field("prefix=factor: factors on the learning rate by prefix of the parameter names")
     unfreeze_at: float = _field("when the frozen parameters are trained too, in `unit`; 0: never", least=0)
     zero_init_last_scale: bool = _field("start the last batch normalisation of each residual block at scale 0")
+    whiten: str = _field("first: the first convolution whitens the training pictures' patches, and is not trained",
+                         "none", "first", formerly="none")  # fmt: skip
     # data
     split: str = _field("train/val/test parts in percent for a single folder or list, as 80/10/10; empty: as found")
     validation: float = _field(
@@ -81,6 +83,8 @@ class Recipe:
     pad_with: str = _field("colour of the border: the mean of the training pictures (the papers' zeros), or black",
                            "mean", "black", formerly="mean")  # fmt: skip
     flip: bool = _field("mirror half of the pictures left to right")
+    flip_turns: str = _field("which half: drawn anew in each epoch, or alternate: drawn once, then each in turns",
+                             "drawn", "alternate", formerly="drawn")  # fmt: skip
     crop_area_min: float = _field("smallest part of the picture's area in crop=resized", above=0, most=1)
     scale_range: tuple[int, int] = _field("shortest and longest shorter side in crop=scale, in pixels", least=1)
     colour: str = _field("pca: AlexNet's colour augmentation", "none", "pca")

@@ -130,6 +130,18 @@ def test_no_flip_means_none() -> None:
     assert not draw(recipe(flip=False), 0, KEYS).flip.any()
 
 
+def test_flips_in_turns_show_both_sides_in_any_two_epochs() -> None:
+    in_turns = [draw(recipe(flip_turns="alternate"), epoch, KEYS).flip for epoch in range(4)]
+    assert stats.binomtest(int(in_turns[0].sum()), len(KEYS)).pvalue > LEAST
+    assert np.array_equal(in_turns[1], ~in_turns[0])
+    assert np.array_equal(in_turns[2], in_turns[0])
+    assert np.array_equal(in_turns[3], in_turns[1])
+    drawn = [draw(recipe(), epoch, KEYS).flip for epoch in range(2)]
+    assert np.array_equal(drawn[0], in_turns[0])
+    assert 0.4 < (drawn[1] == drawn[0]).mean() < 0.6  # the control: chance shows half of the pictures one side twice
+    assert np.array_equal(draw(recipe(flip_turns="alternate"), 1, KEYS[7:9]).flip, in_turns[1][7:9])
+
+
 @given(
     height=st.integers(1, 400),
     width=st.integers(1, 400),

@@ -93,6 +93,7 @@ TRIALS = {
     "mobilenet": Trial(small("mobilenet", width_multiplier=0.25), 33, rate=3e-3),
     "mobilenet_v2": Trial(small("mobilenet_v2", width_multiplier=0.5), 33, quick=False),
     "efficientnet_lite": Trial(small("efficientnet_lite0"), 33, quick=False),
+    "airnet": Trial(small("airnet_narrow"), 16, 32, 0.2, 0.9),
     "nasnet": Trial(small("nasnet_cifar"), 8, 8, rate=3e-3, quick=False),
 }
 

@@ -75,7 +75,7 @@ def test_the_table_has_every_name():
 def test_every_name_has_its_paper_and_input():
     for name in names():
         assert paper(name).flow in FLOWS
-        assert 1980 < paper(name).year < 2020
+        assert 1980 < paper(name).year < 2025
         assert len(published_input(name)) == 3
         assert all(0 < one.error < 100 for one in reported(name))
         assert (for_small_pictures(name) or name) in names()

@@ -18,7 +18,8 @@ from layerwise.recipes.presets import PRESETS
 from layerwise.recipes.values import show
 
 FAST = PRESETS["fast"]
-# As the first recipes called fast were hashed, before pad_with, loss, auxiliary_weight and recompute existed.
+# As the first recipes called fast were hashed, before pad_with, loss, auxiliary_weight, recompute, whiten and
+# flip_turns existed.
 KNOWN_HASH = "7f76f80ee36f3bdc132fefea9eff6a7d506be6d6ab7d6744119b7a8fcfbd8f97"
 
 
@@ -310,6 +311,8 @@ CONTRADICTIONS = [
     (["unfreeze_at=3"], "unfreeze_at without freeze", ["unfreeze_at=0"]),
     (["freeze=features", "start_from=m", "unfreeze_at=10"], "unfreeze_at=10 is not before the end", ["unfreeze_at=5"]),
     (["zero_init_last_scale=yes", "start_from=m"], "zero_init_last_scale with start_from", ["start_from="]),
+    (["whiten=first", "start_from=m"], "whiten=first with start_from", ["start_from="]),
+    (["flip_turns=alternate", "flip=no"], "flip_turns=alternate with flip=false", ["flip=yes"]),
     (["select=best", "validation=0"], "select=best with validation=0", ["data=photos"]),
     (["select=best", "validation=0", "data=photos", "split=80/0/20"], "select=best with validation=0",
      ["split=80/10/10"]),

@@ -56,10 +56,16 @@ class Draws:
 
 
 def draw(recipe: Recipe, epoch: int, keys: NDArray[np.int64]) -> Draws:
-    """The draws for the pictures with these keys (a sample's index, or another number for a repetition)."""
+    """The draws for the pictures with these keys (a sample's index, or another number for a repetition).
+
+    With flip_turns=alternate a picture that was mirrored in one epoch is not in the next (Jordan 2024, section 3.6):
+    two epochs always show both of its sides, where chance would show one side twice to half of the pictures.
+    """
     crop = uniform(recipe.seed, epoch, keys, "crop", NUMBERS[recipe.crop])
     if recipe.flip:
-        return Draws(crop, uniform(recipe.seed, epoch, keys, "flip")[:, 0] < 0.5)
+        turns = recipe.flip_turns == "alternate"
+        flipped = uniform(recipe.seed, 0 if turns else epoch, keys, "flip")[:, 0] < 0.5
+        return Draws(crop, flipped ^ bool(turns and epoch % 2))
     return Draws(crop, np.zeros(len(keys), np.bool_))
 
 

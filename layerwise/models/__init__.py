@@ -65,6 +65,7 @@ _FAMILIES = (
     nasnet,
     mobilenet_v2,
     efficientnet_lite,
+    airnet,
 )
 SMALL_SIDE = 32  # pixels; networks for pictures up to it have small weights
 _VARIANTS: dict[str, Callable[..., Network]] = {k: v for family in _FAMILIES for k, v in family.VARIANTS.items()}

@@ -57,6 +57,8 @@ def _what(recipe: Values) -> Iterator[str]:
         yield "slow with an empty start_from: the slowed layers would stay near their random weights; name the model"
     if recipe["zero_init_last_scale"] and recipe["start_from"]:
         yield "zero_init_last_scale with start_from: the loaded weights replace the zeros; set one of the two"
+    if recipe["whiten"] != "none" and recipe["start_from"]:
+        yield f"whiten={recipe['whiten']} with start_from: it would replace the loaded weights; set one of the two"
     if recipe["unfreeze_at"] > 0 and not frozen:
         yield "unfreeze_at without freeze: nothing is frozen; set freeze, or unfreeze_at=0"
     if frozen and recipe["unfreeze_at"] >= recipe["duration"]:
@@ -108,6 +110,8 @@ def _pictures(recipe: Values) -> Iterator[str]:
         yield "crop=pad with pad=0 moves nothing: set pad above 0, or crop=none"
     if crop != "pad" and recipe["pad_with"] != "mean":
         yield f"pad_with={recipe['pad_with']} would be ignored with crop={crop}: set crop=pad, or pad_with=mean"
+    if recipe["flip_turns"] == "alternate" and not recipe["flip"]:
+        yield "flip_turns=alternate with flip=false: nothing is mirrored; set flip=true, or flip_turns=drawn"
     low, high = recipe["scale_range"]
     if low > high:
         yield f"scale_range={low},{high} is not ascending"

@@ -15,10 +15,11 @@ from layerwise.report.run import Evaluation, Record, RunFiles, listing, section
 OUTDATED = "of other weights than model.safetensors holds now"
 SPLIT_WORDS = {"test": "test", "val": "validation", "train": "training"}
 RECIPE_PARTS = {
-    "What is trained": "name network data seed start_from freeze slow unfreeze_at zero_init_last_scale",
+    "What is trained": "name network data seed start_from freeze slow unfreeze_at zero_init_last_scale "
+                       "whiten",
     "Data": "split validation balance bad_images exif max_pixels",
     "Preprocessing": "channels input_size resize resize_to interpolation mean std",
-    "Augmentation": "crop pad pad_with flip crop_area_min scale_range colour colour_sigma mixup",
+    "Augmentation": "crop pad pad_with flip flip_turns crop_area_min scale_range colour colour_sigma mixup",
     "Duration": "unit duration evaluate_every",
     "Schedule": "schedule milestones decay_factor plateau_patience plateau_threshold plateau_drops warmup "
                 "warmup_length warmup_rate warmup_error",

@@ -42,6 +42,7 @@ from layerwise.training.optimiser import (
     unfreeze,
 )
 from layerwise.training.schedule import Schedule
+from layerwise.training.whitening import whiten_first
 
 IMBALANCE = 10
 
@@ -155,6 +156,8 @@ def assemble(run: Path, recipe: Recipe, data: DataSet, preprocess: Preprocess, c
     model.to(device, memory_format=hardware.memory_format(recipe))  # type: ignore[call-overload]
     _auxiliary(model, recipe, preprocess)
     freeze(model, recipe)
+    if recipe.whiten == "first":
+        whiten_first(model, data.train, preprocess)
     groups = parameter_groups(model, recipe)
     batches = len(epoch_batches(epoch_order(data.train, recipe, 0), recipe.batch_size))
     weights = class_weights(data.train, recipe) if recipe.balance == "loss" else None
