@@ -2,8 +2,8 @@
 
 A side is one path or several joined by commas. A path is an evaluation's directory, a run with one evaluation (of its
 test split, where it has several), a folder with `seed0`, `seed1`, ... of these, or a directory with a kept result
-(`metrics.json`, as in `results/`). What is no path may be the row of an experiment, as resnet/table-6/resnet20: its kept
-results at the small scale, or at another that follows an @.
+(`metrics.json`, as in `results/`). What is no path may be the row of an experiment, as resnet/table-6/resnet20: its
+kept results at the small scale, or at another that follows an @.
 """
 
 from __future__ import annotations
