@@ -57,7 +57,7 @@ ROOMS["command line"] = (("cli", "__main__"), (*EVERYWHERE, "jobs", "public"))
 # Packages that only these rooms may import: the core stays small, and a page or a table is made in one place.
 GUESTS = {
     "typer": ("command line",), "rich": ("console", "command line"), "jinja2": ("report",),
-    "matplotlib": ("report", "experiments", "explain"), "torchvision": (), "timm": (),
+    "matplotlib": ("report", "experiments", "explain"), "faiss": ("explain",), "torchvision": (), "timm": (),
 }
 UNSAFE_IMPORTS = ("pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve", "yaml", "imp", "runpy", "code")
 PICKLES_READ = "layerwise/importing/weightfile.py"  # the one file that may, through torch's restricted loader

@@ -1,4 +1,4 @@
-"""Blocks deleted and swapped: toy networks with answers worked out by hand, and networks that come back as they were."""
+"""Blocks deleted and swapped: toy networks with answers worked out by hand, and networks that come back unchanged."""
 
 from __future__ import annotations
 

@@ -142,16 +142,25 @@ def test_order_of_the_computation() -> None:
 def test_replaced_modules_are_back_as_the_same_objects() -> None:
     model = models.build("resnet20")
     before = {name: id(module) for name, module in model.named_modules()}
-    with pytest.raises(RuntimeError, match="on purpose"), replaced(model, {"features.conv1.conv": nn.Identity()}):
-        assert isinstance(model.get_submodule("features.conv1.conv"), nn.Identity)
-        raise RuntimeError("on purpose")
+    def fail() -> None:
+        with replaced(model, {"features.conv1.conv": nn.Identity()}):
+            assert isinstance(model.get_submodule("features.conv1.conv"), nn.Identity)
+            raise RuntimeError("on purpose")
+
+    with pytest.raises(RuntimeError, match="on purpose"):
+        fail()
     assert {name: id(module) for name, module in model.named_modules()} == before
 
 
 def test_modes_are_back_one_by_one() -> None:
     model = nn.Sequential(nn.Dropout(), nn.Dropout())
     model[1].eval()
-    with pytest.raises(RuntimeError, match="on purpose"), mode(model, training=True):
-        assert model[1].training
-        raise RuntimeError("on purpose")
+
+    def fail() -> None:
+        with mode(model, training=True):
+            assert model[1].training
+            raise RuntimeError("on purpose")
+
+    with pytest.raises(RuntimeError, match="on purpose"):
+        fail()
     assert (model[0].training, model[1].training) == (True, False)
