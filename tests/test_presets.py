@@ -8,7 +8,7 @@ from layerwise.errors import InputError
 from layerwise.recipe import Recipe, changed, check
 from layerwise.recipes.presets import NOTES, PRESETS, preset
 
-NAMES = ("digits", "fast", "resnet-cifar", "resnet-imagenet", "alexnet-imagenet", "fine-tune")
+NAMES = ("digits", "fast", "speed-run", "resnet-cifar", "resnet-imagenet", "alexnet-imagenet", "fine-tune")
 
 
 def test_the_presets_are_these() -> None:
