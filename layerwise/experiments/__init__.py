@@ -9,15 +9,43 @@ from types import ModuleType
 
 from layerwise.errors import InputError, nearest
 from layerwise.experiments.experiment import Experiment
+from layerwise.experiments.resnet import cardinality as resnet_cardinality
 from layerwise.experiments.resnet import figure_1 as resnet_figure_1
+from layerwise.experiments.resnet import figure_4 as resnet_figure_4
 from layerwise.experiments.resnet import figure_6 as resnet_figure_6
+from layerwise.experiments.resnet import footnote_3 as resnet_footnote_3
+from layerwise.experiments.resnet import footnote_4 as resnet_footnote_4
+from layerwise.experiments.resnet import footnote_5 as resnet_footnote_5
+from layerwise.experiments.resnet import one_layer as resnet_one_layer
+from layerwise.experiments.resnet import table_1 as resnet_table_1
+from layerwise.experiments.resnet import table_2 as resnet_table_2
+from layerwise.experiments.resnet import table_3 as resnet_table_3
+from layerwise.experiments.resnet import table_4 as resnet_table_4
+from layerwise.experiments.resnet import table_5 as resnet_table_5
 from layerwise.experiments.resnet import table_6 as resnet_table_6
+from layerwise.experiments.resnet import table_7 as resnet_table_7
+from layerwise.experiments.resnet import table_8 as resnet_table_8
+from layerwise.experiments.resnet import width_depth as resnet_width_depth
 
 # "paper/table": its file. Each file adds its own line, in the order of the paper.
 EXPERIMENTS: dict[str, ModuleType] = {
     "resnet/figure-1": resnet_figure_1,
-    "resnet/figure-6": resnet_figure_6,
+    "resnet/table-1": resnet_table_1,
+    "resnet/table-2": resnet_table_2,
+    "resnet/figure-4": resnet_figure_4,
+    "resnet/footnote-3": resnet_footnote_3,
+    "resnet/table-3": resnet_table_3,
+    "resnet/footnote-4": resnet_footnote_4,
+    "resnet/table-4": resnet_table_4,
+    "resnet/table-5": resnet_table_5,
     "resnet/table-6": resnet_table_6,
+    "resnet/figure-6": resnet_figure_6,
+    "resnet/footnote-5": resnet_footnote_5,
+    "resnet/one-layer": resnet_one_layer,
+    "resnet/table-7": resnet_table_7,
+    "resnet/table-8": resnet_table_8,
+    "resnet/width-depth": resnet_width_depth,
+    "resnet/cardinality": resnet_cardinality,
 }
 
 

@@ -14,6 +14,7 @@ from layerwise.experiments.experiment import Curve, Results, Verdict
 
 Judge = Callable[[Results], Verdict]
 Values = Sequence[float]
+Start = Callable[[Curve], int | None]
 TRAINING, HELD_OUT = "training_error", "validation_error"
 
 
@@ -33,6 +34,11 @@ def first_drop(curve: Curve) -> int | None:
     return None
 
 
+def beginning(curve: Curve) -> int | None:
+    """The first step that is logged; None of an empty curve."""
+    return min((int(point["step"]) for point in curve), default=None)
+
+
 def two_errors(a: Values, b: Values) -> float | None:
     """Two standard errors of the difference of the means (Welch); None where a side has fewer than two values."""
     if len(a) < 2 or len(b) < 2:
@@ -40,8 +46,8 @@ def two_errors(a: Values, b: Values) -> float | None:
     return 2 * math.sqrt(statistics.variance(a) / len(a) + statistics.variance(b) / len(b))
 
 
-def above_at_every_point(higher: str, lower: str, name: str = TRAINING) -> Judge:
-    """Judges whether the curve of `higher` lies above that of `lower` at every logged step after the first drop.
+def above_at_every_point(higher: str, lower: str, name: str = TRAINING, since: Start = first_drop) -> Judge:
+    """Judges whether the curve of `higher` lies above that of `lower` at every logged step `since` the first drop.
 
     It fails where a point lies below by more than the noise, or the mean over those steps does not lie above. With
     points that are below inside the noise, or with a mean inside it, it is inside the noise.
@@ -50,24 +56,36 @@ def above_at_every_point(higher: str, lower: str, name: str = TRAINING) -> Judge
         mine, others = results.curves(higher), results.curves(lower)
         if not mine or not others:
             return _absent([row for row, curves in ((higher, mine), (lower, others)) if not curves], "curve")
-        drops = [first_drop(curve) for curve in (*mine, *others)]
-        late = [drop for drop in drops if drop is not None]
-        if len(late) < len(drops):
+        starts = [since(curve) for curve in (*mine, *others)]
+        known = [start for start in starts if start is not None]
+        if len(known) < len(starts):
             return Verdict("not measured", f"a curve of {higher} or {lower} has no drop of the learning rate")
         up, down = ([points(curve, name) for curve in curves] for curves in (mine, others))
-        steps = sorted(step for step in set.intersection(*map(set, (*up, *down))) if step >= max(late))
+        steps = sorted(step for step in set.intersection(*map(set, (*up, *down))) if step >= max(known))
         if not steps:
-            return Verdict("not measured", f"no step after the first drop has {name} of {higher} and {lower}")
+            return Verdict("not measured", f"no step has the {name} of {higher} and of {lower}")
         gaps = [_gap([curve[step] for curve in up], [curve[step] for curve in down]) for step in steps]
         below = sum(gap <= 0 for gap, _ in gaps)
         clearly = sum(gap + (noise or 0.0) <= 0 for gap, noise in gaps)
         total, noise = _gap(*([statistics.fmean(curve[step] for step in steps) for curve in side]
                               for side in (up, down)))  # fmt: skip
-        told = (f"{higher} above {lower} at {len(steps) - below} of {len(steps)} steps after the first drop, "
+        told = (f"{higher} above {lower} at {len(steps) - below} of {len(steps)} steps from {steps[0]:,} on, "
                 f"{total:+.2f} on average{_noise(noise, up, down)}")
         if clearly or total + (noise or 0.0) <= 0:
             return Verdict("fails", told)
         return Verdict("inside the noise" if below or total <= (noise or 0.0) else "holds", told)
+
+    return judge
+
+
+def higher(larger: str, smaller: str, name: str) -> Judge:
+    """Judges whether `larger` has the higher `name`, as of a precision."""
+    def judge(results: Results) -> Verdict:
+        a, b = results.numbers(larger, name), results.numbers(smaller, name)
+        if not a or not b:
+            return _absent([row for row, values in ((larger, a), (smaller, b)) if not values])
+        gap, noise = _gap(a, b)
+        return Verdict(_word(gap, noise), f"{name}: {larger} - {smaller} = {gap:+.2f}{_noise(noise, a, b)}")
 
     return judge
 
@@ -105,6 +123,42 @@ def similar(one: str, other: str, within: float, name: str = "error") -> Judge:
     return judge
 
 
+def lower_by(smaller: str, larger: str, printed: float, name: str = "error") -> Judge:
+    """Judges whether `smaller` is lower by about the `printed` points: by half of them to twice as many."""
+    def judge(results: Results) -> Verdict:
+        a, b = results.numbers(smaller, name), results.numbers(larger, name)
+        if not a or not b:
+            return _absent([row for row, values in ((smaller, a), (larger, b)) if not values])
+        gap, noise = _gap(b, a)
+        low, high = printed / 2, 2 * printed
+        told = f"{larger} - {smaller} = {gap:+.2f}{_noise(noise, a, b)}; {printed:g} is read as {low:g} to {high:g}"
+        if noise is not None and min(abs(gap - low), abs(gap - high)) <= noise:
+            return Verdict("inside the noise", told)
+        return Verdict("holds" if low <= gap <= high else "fails", told)
+
+    return judge
+
+
+def reaches_later(late: str, early: str, bound: float, name: str = TRAINING) -> Judge:
+    """Judges whether `late` comes below `bound` at a later logged step than `early`; never counts as the last step."""
+    def judge(results: Results) -> Verdict:
+        sides = [[reached(curve, bound, name) for curve in results.curves(row)] for row in (late, early)]
+        if not all(sides):
+            return _absent([row for row, side in zip((late, early), sides, strict=True) if not side], "curve")
+        gap, noise = _gap(*sides)
+        means = [statistics.fmean(side) for side in sides]
+        told = f"below {bound:g} %: {late} at step {means[0]:,.0f}, {early} at {means[1]:,.0f}{_noise(noise, *sides)}"
+        return Verdict(_word(gap, noise), told)
+
+    return judge
+
+
+def reached(curve: Curve, bound: float, name: str = TRAINING) -> int:
+    """The first logged step with `name` below `bound`; the last step where there is none."""
+    found = points(curve, name)
+    return min((step for step, value in found.items() if value < bound), default=max(found, default=0))
+
+
 def no_better(row: str, than: str, name: str = "error") -> Judge:
     """Judges whether `row` shows no advantage over `than`: its `name` is not lower by more than the noise."""
     def judge(results: Results) -> Verdict:
@@ -113,9 +167,7 @@ def no_better(row: str, than: str, name: str = "error") -> Judge:
             return _absent([one for one, values in ((row, a), (than, b)) if not values])
         gap, noise = _gap(b, a)
         told = f"{row} {statistics.fmean(a):.2f}, {than} {statistics.fmean(b):.2f}{_noise(noise, a, b)}"
-        if noise is None or gap <= noise:
-            return Verdict("holds" if gap <= (noise or 0.0) else "fails", told)
-        return Verdict("fails", told)
+        return Verdict("fails" if gap > (noise or 0.0) else "holds", told)
 
     return judge
 
