@@ -172,7 +172,8 @@ def measure(network: str, options: argparse.Namespace) -> dict[str, Any]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures and prints; returns the exit status."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--networks", nargs="+", choices=sorted(NETWORKS), default=[name for name in NETWORKS if name not in SLOW])
+    parser.add_argument("--networks", nargs="+", choices=sorted(NETWORKS),
+                        default=[name for name in NETWORKS if name not in SLOW])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=6.0, help="of each side in each round")
     parser.add_argument("--batch", type=int, default=0, help="pictures (0: 16 at 224, 128 below, 1,024 of airnet)")
