@@ -20,7 +20,7 @@ ALEXNET = {
     "alexnet_adjacent": (60_965_224, 724_406_816, 67),
     "alexnet_without_dropout": (60_965_224, 724_406_816, 67),
     "alexnet_biases_zero": (60_965_224, 724_406_816, 67),
-    "alexnet_without_conv3": (59_858_920, 537_558_560, 67),
+    "alexnet_without_conv3": (59_858_920, 537_506_336, 67),
     "alexnet_without_conv4": (60_301_288, 612_266_528, 67),
     "alexnet_one_tower": (61_100_840, 714_188_480, 67),
 }

@@ -8,6 +8,10 @@ from __future__ import annotations
 from types import ModuleType
 
 from layerwise.errors import InputError, nearest
+from layerwise.experiments.alexnet import dropout as alexnet_dropout
+from layerwise.experiments.alexnet import figure_1 as alexnet_figure_1
+from layerwise.experiments.alexnet import lrn as alexnet_lrn
+from layerwise.experiments.alexnet import overlapping_pooling as alexnet_overlapping_pooling
 from layerwise.experiments.experiment import Experiment
 from layerwise.experiments.resnet import cardinality as resnet_cardinality
 from layerwise.experiments.resnet import figure_1 as resnet_figure_1
@@ -29,6 +33,10 @@ from layerwise.experiments.resnet import width_depth as resnet_width_depth
 
 # "paper/table": its file. Each file adds its own line, in the order of the paper.
 EXPERIMENTS: dict[str, ModuleType] = {
+    "alexnet/figure-1": alexnet_figure_1,
+    "alexnet/lrn": alexnet_lrn,
+    "alexnet/overlapping-pooling": alexnet_overlapping_pooling,
+    "alexnet/dropout": alexnet_dropout,
     "resnet/figure-1": resnet_figure_1,
     "resnet/table-1": resnet_table_1,
     "resnet/table-2": resnet_table_2,

@@ -103,20 +103,20 @@ def measured(one: Cell, root: Path) -> Measured | None:
         if own["recipes"] != hashes:
             return None
         numbers |= own["numbers"]
-        environment = environment or own["environment"]
+        environment = own["environment"] | environment
     curve: Curve = found[0]["curve"] if found else ()
     return Measured(one.seed, numbers, curve, hashes[0] if hashes else "", environment, failure)
 
 
 def results(experiment: Experiment, scale: str, root: Path, data: str = "") -> Results:
-    """All that is kept of an experiment at a scale."""
+    """All that is kept of an experiment at a scale; where other data stands in, the scale's name says so."""
     rows = {}
     for slug, row in experiment.rows.items():
         most = max(MOST_SEEDS, seeds_of(scale, row.seeds)) if row.recipes else seeds_of(scale, row.seeds)
         found = (measured(cell(experiment, slug, scale, seed, data), root) for seed in range(most))
         if seeds := tuple(one for one in found if one is not None):
             rows[slug] = seeds
-    return Results(scale, rows)
+    return Results(f"{scale} on {data}" if data else scale, rows)
 
 
 def keep_run(recipe: Recipe, run: Path, root: Path, evaluation: Record) -> None:
@@ -189,10 +189,11 @@ def _percent(part: float | None) -> Any:
 
 def read(path: Path) -> Record:
     """A kept JSON object. Raises InputError where it is missing or not one."""
+    mend = f"Remove {path.parent} and measure it again."
     try:
         found = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: can't be read ({error})", mend=f"Remove {path.parent} and measure it again.") from None
+        raise InputError(f"{path}: can't be read ({error})", mend=mend) from None
     if not isinstance(found, dict):
-        raise InputError(f"{path}: not a JSON object", mend=f"Remove {path.parent} and measure it again.")
+        raise InputError(f"{path}: not a JSON object", mend=mend)
     return found

@@ -11,9 +11,10 @@ connected layer; weights ~ N(0, s^2) with s = 0.0001 in conv1 and 0.01 behind it
 Where it stands in those files the nonlinearity of conv1 comes after the pooling; here before, which for a maximum of
 increasing functions is the same function.
 `four_layer_adjacent` pools windows of 2x2 at stride 2 (section 3.4): the maps keep their sides. `four_layer_hidden` has
-a fully connected layer of 512 units with dropout before the last one, for section 4.2; its width is ours, the weights of
-both ~ N(0, 0.1^2) as in the one layer file with such a layer (of 64). The networks of the files that reach 13 % without and 11 % with normalisation, the paper's two numbers, are `four_layer_local` and
-`four_layer_local_lrn`: two convolutions of 64 and two layers of 32 kernels that differ from place to place.
+a fully connected layer of 512 units with dropout before the last one, for section 4.2; its width is ours, the weights
+of both ~ N(0, 0.1^2) as in the one layer file with such a layer (of 64). The networks of the files that reach 13 %
+without and 11 % with normalisation, the paper's two numbers, are `four_layer_local` and `four_layer_local_lrn`: two
+convolutions of 64 and two layers of 32 kernels that differ from place to place.
 Names that end in _28 take 28x28 pictures, the others 32x32.
 """
 
