@@ -6,7 +6,8 @@ import dataclasses
 import os
 import platform
 import subprocess
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,17 @@ def prepare(recipe: Recipe) -> torch.device:
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = not recipe.deterministic
     return torch.device(recipe.device)
+
+
+@contextmanager
+def with_threads(count: int) -> Iterator[None]:
+    """Within it torch computes with `count` threads in this process."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def memory_format(recipe: Recipe) -> torch.memory_format:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from pathlib import Path
 from typing import BinaryIO
 
 from layerwise import hardware, modelfile
@@ -31,14 +33,18 @@ def _kept(found: modelfile.ModelFile) -> float:
 
 def _rows(predictor: Predictor, pictures: Sequence[str], top: int, standard_input: BinaryIO) -> Iterator[Row]:
     names: list[str] = []
-    for name in [*pictures, None]:
-        if name is not None and name != "-":
-            names.append(name)
-            continue
-        yield from predictor.rows(names, top)
-        names.clear()
-        if name == "-":
-            yield _standard_row(predictor, top, standard_input)
+    # For one picture the threads of the arithmetic wait for each other longer than they compute: on a busy machine 0.3
+    # to 0.7 s of the processor's time for a picture of 32x32, against 0.007 s in one thread.
+    alone = len(pictures) == 1 and not Path(pictures[0]).is_dir()
+    with hardware.with_threads(1) if alone else nullcontext():
+        for name in [*pictures, None]:
+            if name is not None and name != "-":
+                names.append(name)
+                continue
+            yield from predictor.rows(names, top)
+            names.clear()
+            if name == "-":
+                yield _standard_row(predictor, top, standard_input)
 
 
 def _standard_row(predictor: Predictor, top: int, standard_input: BinaryIO) -> Row:
