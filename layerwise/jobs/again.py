@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from layerwise import checkpoint, hardware, rundir
 from layerwise.console import progress_of
-from layerwise.data.preprocess import Preprocess
+from layerwise.data.preprocess import Preprocess, to_tensor
 from layerwise.data.resize import centre_crop, rounded_ratio, to_channels
 from layerwise.data.source import Samples
 from layerwise.errors import InputError
@@ -88,7 +88,7 @@ def chosen(samples: Samples, pictures: int) -> Samples:
     return samples.subset(np.sort(permutation(0, 0, len(samples), "tested again")[:pictures]), samples.name)
 
 
-def test_again(asked: Retest) -> tuple[float, list[Again]]:
+def retested(asked: Retest) -> tuple[float, list[Again]]:
     """The error of the run's own way, and every other way that fits the network."""
     own = _wrong(asked.model, asked.samples, asked.recipe.protocol)
     ways = list(_ways(asked))
@@ -222,7 +222,7 @@ def _plainly_resized(picture: NDArray[np.uint8], rule: Preprocess) -> NDArray[np
         wanted = (rounded_ratio(height * rule.resize_to, short), rounded_ratio(width * rule.resize_to, short))
     else:
         wanted = (rule.size, rule.size)
-    batch = torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1)[None].float()
+    batch = to_tensor(picture).permute(2, 0, 1)[None].float()
     resized = nn.functional.interpolate(batch, wanted, mode=rule.interpolation, align_corners=False, antialias=False)
     pixels = resized.round().clamp(0, 255).to(torch.uint8)[0].permute(1, 2, 0).numpy()
     return centre_crop(pixels, rule.size, rule.size)

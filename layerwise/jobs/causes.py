@@ -136,7 +136,8 @@ def differences(here: Trained, there: Trained, printed: Mapping[str, float], aga
         else:
             shown = _micro_batches(here, there) if name == "micro_batch" else (_shown(ours), _shown(theirs))
             found.append(of_effect(name, *shown, _effect(name, here, there, printed)))
-    return sorted([*found, *_rate(here.recipe, there.recipe), *_times(here, there)], key=lambda cause: cause.rank, reverse=True)
+    found += [*_rate(here.recipe, there.recipe), *_times(here, there)]
+    return sorted(found, key=lambda cause: cause.rank, reverse=True)
 
 
 def measured(name: str, ours: str, theirs: str, one: Again) -> Cause:
@@ -151,9 +152,9 @@ def measured(name: str, ours: str, theirs: str, one: Again) -> Cause:
 
 def unused(here: Recipe, there: Recipe) -> tuple[str, ...]:
     """The fields that differ and that neither recipe uses, or that one leaves to the machine."""
-    return tuple(field.name for field in dataclasses.fields(Recipe)
-                 if field.name not in ("name", "seed", "unit") and getattr(here, field.name) != getattr(there, field.name)
-                 and not _counts(field.name, here, there))
+    names = [field.name for field in dataclasses.fields(Recipe) if field.name not in ("name", "seed", "unit")]
+    return tuple(name for name in names
+                 if getattr(here, name) != getattr(there, name) and not _counts(name, here, there))
 
 
 def _counts(name: str, here: Recipe, there: Recipe) -> bool:

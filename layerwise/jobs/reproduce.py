@@ -9,29 +9,36 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from layerwise import distributed, hardware, modelfile, rundir
-from layerwise.console import note
+from layerwise.console import agreed, note
+from layerwise.data import DataOptions, open_data
+from layerwise.data.opening import NAMES, find_layout
 from layerwise.data.place import placed
 from layerwise.data.source import Samples
 from layerwise.distributed import World
-from layerwise.errors import Interrupted, ToleranceError
+from layerwise.errors import InputError, Interrupted, MachineError, ToleranceError, nearest
 from layerwise.evaluate import EvaluateOptions, evaluate
-from layerwise.experiments import measured
+from layerwise.experiments import find, measured
 from layerwise.experiments.experiment import Experiment, Subject
 from layerwise.experiments.measured import Cell, cell, key
-from layerwise.experiments.scales import seeds_of
+from layerwise.experiments.scales import at_scale, seeds_of
 from layerwise.jobs import main_job
 from layerwise.jobs.assessment import own_split
+from layerwise.jobs.reproduce_cost import Cost, cost
 from layerwise.jobs.running_lock import locked
 from layerwise.recipe import Recipe
 from layerwise.recipes.presets import preset
+from layerwise.report.paper_figures import save
+from layerwise.report.papers import Table, table
 from layerwise.train import resume as resume_training
 from layerwise.train import train as train_only
 from layerwise.training.preparation import RunOptions
 
+STAND_IN = "Or let other data stand in for it, which the table then says: --scale paper --data fashion-mnist"
 SMOKE_PICTURES = 16  # of the test split: a smoke run shows that a row runs, not how well it does
 
 
@@ -53,6 +60,107 @@ class Places:
         """How the run of `recipe` is made; the network's fit to small pictures was the experiment's choice."""
         return RunOptions(out=self.run(recipe), data_dir=self.data_dir, offline=self.offline, quiet=self.quiet,
                           confirmed=True)
+
+
+@dataclass(frozen=True)
+class Ask:
+    """What is asked of an experiment: scale, rows (all without), seeds (0: the scale's), data in the paper's stead.
+
+    `confirmed` starts without asking.
+    """
+
+    scale: str = "small"
+    rows: tuple[str, ...] = ()
+    seeds: int = 0
+    data: str = ""
+    confirmed: bool = False
+
+
+@dataclass(frozen=True)
+class Done:
+    """What came of it: the table, its figure's files, what other processes still work on, and the cost before."""
+
+    table: Table
+    figures: tuple[Path, ...]
+    busy: tuple[str, ...]
+    cost: Cost
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything, as JSON."""
+        return {"table": self.table.to_json(), "figures": [str(path) for path in self.figures],
+                "busy": list(self.busy), "cost": self.cost.to_json()}
+
+
+def reproduce(name: str, ask: Ask, places: Places) -> Done:
+    """Runs what is missing of the experiment `name`, then sets what was measured beside what the paper prints.
+
+    Says the cost first. Raises InputError for an unknown experiment, row, scale or data, and where nobody agreed to the
+    start; else what `fill` raises.
+    """
+    experiment = find(name)
+    rows = ask.rows or tuple(experiment.rows)
+    require_known(experiment, ask)
+    distributed.first_speaks()
+    with distributed.joined() as world:
+        with world.together():
+            todo = missing(cells(experiment, ask.scale, rows, ask.seeds, ask.data), places.results)
+            recipes = untrained(todo, places)
+        told = world.from_first(lambda: _agreed(name, ask, recipes, places))
+        busy = fill(todo, places)
+        with world.together():
+            found = table(experiment, ask.scale, places.results, rows, ask.data)
+        drawn = world.from_first(lambda: [str(path) for path in _drawn(experiment, found, ask, places)])
+    return Done(found, tuple(Path(path) for path in drawn), tuple(busy), Cost(**told))
+
+
+def require_known(experiment: Experiment, ask: Ask) -> None:
+    """Raises InputError with all that is wrong of what is asked."""
+    at_scale(preset("fast"), ask.scale, 0)
+    wrong = [f"{row}: {experiment.name} has no such row{nearest(row, experiment.rows)}"
+             for row in ask.rows if row not in experiment.rows]
+    if wrong:
+        raise InputError(wrong[0], mend=f"Its rows are: {', '.join(experiment.rows)}.", details=wrong[1:])
+    if ask.data and ask.scale != "paper":
+        raise InputError(f"--data {ask.data}: the scale {ask.scale} has data of its own",
+                         mend="Leave --data out, or add --scale paper.")
+
+
+def _agreed(name: str, ask: Ask, recipes: Sequence[Recipe], places: Places) -> dict[str, Any]:
+    """Looks for the data, says what the start would cost and asks; returns the cost. Raises InputError without a yes."""
+    smoke = ask.scale == "smoke"
+    if not smoke:
+        require_data(recipes, places)
+    found = cost(recipes, probe=not smoke)
+    if recipes and not smoke:
+        if not places.quiet:
+            note(f"{name} at scale {ask.scale}: {found.line()}")
+        if not ask.confirmed and not agreed("Start?"):
+            raise InputError(f"{name}: not started, which would be {found.line()}",
+                             mend="Start it with --yes; fewer with --rows or --seeds.")
+    return asdict(found)
+
+
+def require_data(recipes: Sequence[Recipe], places: Places) -> None:
+    """Raises InputError for data that is not there, MachineError for a published set that may not be downloaded.
+
+    A published set that will be downloaded is told before the start.
+    """
+    for data in dict.fromkeys(recipe.data for recipe in recipes):
+        if data not in NAMES:
+            find_layout(data, places.data_dir)
+            continue
+        try:
+            open_data(data, DataOptions(places.data_dir, offline=True))
+        except MachineError as error:
+            if places.offline:
+                raise MachineError(error.what, error.why, f"{error.mend} {STAND_IN}") from None
+            if not places.quiet:
+                note(f"{data} is not on this machine and will be downloaded. {STAND_IN}")
+
+
+def _drawn(experiment: Experiment, found: Table, ask: Ask, places: Places) -> list[Path]:
+    results = measured.results(experiment, ask.scale, places.results, ask.data)
+    return save(experiment, results, found, places.runs / "figures")
 
 
 def cells(experiment: Experiment, scale: str, slugs: Sequence[str], seeds: int, data: str = "") -> list[Cell]:

@@ -22,7 +22,7 @@ from layerwise.evaluation.difference import over_seeds
 from layerwise.evaluation.result import Result
 from layerwise.experiments import EXPERIMENTS, find, measured
 from layerwise.experiments.experiment import Experiment, Row
-from layerwise.jobs.again import Again, Retest, chosen, test_again
+from layerwise.jobs.again import Again, Retest, chosen, retested
 from layerwise.jobs.assessment import own_split
 from layerwise.jobs.causes import (
     Cause,
@@ -145,7 +145,7 @@ def why(run: str | Path, against: str | Path, ask: Ask = Ask()) -> Explanation:
     else:
         recipe, printed, theirs, there = other.recipe, {}, _number(other), other.trained
         extra, notes = _beside_run(ours, other), []
-    again, tested, failed = _test_again(ours, recipe, ask)
+    again, tested, failed = _retested(ours, recipe, ask)
     causes = sorted([*differences(ours.trained, there, printed, again), *extra], key=lambda cause: cause.rank,
                     reverse=True)
     number = _number(ours)
@@ -284,7 +284,7 @@ def _own_notes(ours: _Known) -> list[str]:
     return notes
 
 
-def _test_again(ours: _Known, there: Recipe, ask: Ask) -> tuple[list[Again], str, list[str]]:
+def _retested(ours: _Known, there: Recipe, ask: Ask) -> tuple[list[Again], str, list[str]]:
     """What the run's weights give in other ways, on which pictures, and why not where not."""
     if ask.pictures == 0:
         return [], "", ["nothing was tested again: --pictures 0"]
@@ -296,7 +296,7 @@ def _test_again(ours: _Known, there: Recipe, ask: Ask) -> tuple[list[Again], str
         training = lambda: own_split(recipe, "train", ask.data_dir, ask.offline)  # noqa: E731
         asked = Retest(ours.place, modelfile.read(ours.place), ours.recipe, chosen(samples, ask.pictures), there,
                        training)
-        error, found = test_again(asked)
+        error, found = retested(asked)
     except (InputError, MachineError) as problem:
         return [], "", [f"nothing was tested again: {problem.what}"]
     told = (f"{len(asked.samples):,} pictures of the {samples.name} split, of which the run's own way answers "

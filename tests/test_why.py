@@ -1,0 +1,379 @@
+"""`layerwise why`: differences named, ordered and sourced; weights tested in other ways; what can't be asked."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from layerwise import modelfile
+from layerwise.cli import main
+from layerwise.data.preprocess import Preprocess
+from layerwise.data.source import Samples
+from layerwise.errors import InputError
+from layerwise.evaluation.batch_statistics import recalibrate
+from layerwise.experiments.experiment import Experiment, Row
+from layerwise.jobs import again, causes
+from layerwise.jobs.again import Again, Retest, chosen, retested
+from layerwise.jobs.causes import Trained, differences, printed_errors, training_pictures, unused
+from layerwise.jobs.why import Ask, why
+from layerwise.recipe import Recipe
+from layerwise.recipes import effects
+from layerwise.recipes.presets import PRESETS, preset
+from tests import evaluated, synthetic_run
+
+BASE = preset("resnet-cifar")
+
+
+def trained(recipe: Recipe) -> Trained:
+    return Trained(recipe, training_pictures(recipe))
+
+
+def found(changes: dict[str, object], base: Recipe = BASE, tests: tuple[Again, ...] = ()) -> list[causes.Cause]:
+    """The causes between `base` with `changes` (here) and `base` (there)."""
+    return differences(trained(replace(base, **changes)), trained(base), {}, tests)  # type: ignore[arg-type]
+
+
+def test_every_field_has_an_effect_with_its_source() -> None:
+    assert {field.name for field in dataclasses.fields(Recipe)} == set(effects.FIELDS)
+    for name, effect in effects.FIELDS.items():
+        assert effect.source, name
+        assert effect.printed != effect.source.startswith(("our judgement: ", "by definition: ")), name
+    assert set(causes.USED) | set(causes.LEFT_OPEN) <= set(effects.FIELDS)
+
+
+def test_equal_recipes_have_no_difference() -> None:
+    for recipe in PRESETS.values():
+        assert differences(trained(recipe), trained(recipe), {}, ()) == []
+        assert unused(recipe, recipe) == ()
+
+
+def test_each_field_that_is_used_is_named() -> None:
+    """Any field that is changed alone is a cause, or among those that are used by neither side."""
+    other = preset("alexnet-imagenet")
+    for field in dataclasses.fields(Recipe):
+        if field.name in ("name", "seed", "unit") or getattr(BASE, field.name) == getattr(other, field.name):
+            continue
+        changed = replace(BASE, **{field.name: getattr(other, field.name)})
+        told = " ".join(cause.name for cause in differences(trained(changed), trained(BASE), {}, ()))
+        name = {"duration": "length", "reference_batch": "learning_rate"}.get(field.name, field.name)
+        assert name in told or field.name in unused(changed, BASE), field.name
+
+
+def test_the_order_is_that_of_the_effects() -> None:
+    causes_found = found({"nesterov": True, "data": "digits", "label_smoothing": 0.1, "network": "resnet32",
+                          "duration": 100.0, "threads": 2, "crop": "none"})
+    names = [cause.name for cause in causes_found]
+    assert names[:2] == ["data", "length"]
+    assert names.index("crop") < names.index("network") < names.index("label_smoothing") < names.index("nesterov")
+    assert causes_found[0].kind == "other question"
+    assert causes_found[0].points is None
+    smoothing = causes_found[names.index("label_smoothing")]
+    assert (smoothing.kind, smoothing.points) == ("printed", 0.4)
+    assert "Bag of Tricks" in smoothing.source
+    assert (smoothing.here, smoothing.there) == ("0.1", "0")
+    assert "threads" not in names  # there it is left to the machine
+
+
+def test_what_neither_side_uses_is_no_cause() -> None:
+    assert found({"plateau_patience": 7.0, "beta2": 0.9, "colour_sigma": 0.3}) == []
+    assert unused(replace(BASE, plateau_patience=7.0, beta2=0.9), BASE) == ("plateau_patience", "beta2")
+    used = replace(BASE, schedule="plateau", plateau_drops=3)
+    assert [cause.name for cause in found({"plateau_drops": 2}, used)] == ["plateau_drops"]
+
+
+def test_the_length_is_told_in_pictures_seen() -> None:
+    one = found({"unit": "epochs", "duration": 182.0, "milestones": (91.0, 136.5), "evaluate_every": 3.0})
+    assert one == []  # 182 epochs of 45,000 are 64,000 steps of 128
+    (short,) = found({"duration": 640.0, "milestones": (320.0, 480.0), "evaluate_every": 10.0})
+    assert (short.name, short.kind, short.points) == ("length", "judged", 10.0)
+    assert short.here == "640 iterations of 128, 81,920 pictures seen"
+    assert short.source == "our judgement: 100 times shorter; no source for such a ratio is known to us"
+    (half,) = found({"duration": 32_000.0, "milestones": (16_000.0, 24_000.0), "evaluate_every": 500.0})
+    assert half.kind == "printed"
+    (drops,) = found({"milestones": (40_000.0,)})
+    assert (drops.name, drops.here, drops.there) == ("milestones, as parts of the length", "0.625", "0.5, 0.75")
+    own = replace(BASE, data="photos", unit="epochs", duration=5.0, milestones=(2.5, 3.75))
+    longer = replace(own, duration=6.0, milestones=(3.0, 4.5))
+    (unknown,) = differences(Trained(own, None), Trained(longer, None), {}, ())
+    assert (unknown.here, unknown.there) == ("5 epochs", "6 epochs")
+
+
+def test_rates_that_are_written_in_two_ways_are_one() -> None:
+    assert found({"learning_rate": 0.2, "reference_batch": 256}) == []
+    (one,) = found({"learning_rate": 0.2})
+    assert (one.name, one.here, one.there) == ("learning_rate", "0.2 for 128 pictures", "0.1 for 128 pictures")
+
+
+def test_effects_that_depend_on_both_sides() -> None:
+    here = trained(replace(BASE, network="resnet20"))
+    (network,) = differences(here, trained(replace(BASE, network="resnet56")), {"resnet20": 8.75, "resnet56": 6.97}, ())
+    assert (network.points, network.kind) == (1.78, "printed")
+    assert "8.75 and 6.97" in network.source
+    (small,) = found({"micro_batch": 2})
+    assert (small.points, small.here, small.there) == (11.1, "2", "128")
+    assert found({"micro_batch": 128}) == []
+    assert effects.of_protocols("multi-scale", "ten-crop").size == 2.1
+    assert not effects.of_protocols("single", "mirror").printed
+
+
+def test_what_was_tested_again_is_measured() -> None:
+    tests = (Again("protocol single", "protocol", "single", 0.07, 0.012, (0.004, 0.02), 0.003, 40),
+             Again("protocol centre", "protocol", "centre", reason="does not fit"))
+    (one,) = found({"protocol": "mirror"}, tests=tests)
+    assert (one.kind, one.interval) == ("measured", (0.4, 2.0))
+    assert one.points == pytest.approx(1.2)
+    assert one.source == "the same weights tested again, p = 0.003"
+    (noise,) = found({"protocol": "mirror"}, tests=(replace(tests[0], p=0.4),))
+    assert noise.source.endswith("inside the noise")
+    (untested,) = found({"protocol": "mirror"}, tests=tests[1:])
+    assert untested.kind == "judged"
+
+
+def test_the_papers_training_pictures() -> None:
+    assert [training_pictures(recipe) for recipe in (BASE, replace(BASE, validation=0), preset("resnet-imagenet"),
+                                                     replace(BASE, data="photos"))] == [45_000, 50_000, 1_281_167, None]
+    assert training_pictures(preset("fast")) == 54_000
+
+
+def retest(resize: str = "none", files: Samples | None = None, **recipe: object) -> Retest:
+    """A made-up network with pictures of its own, to be tested again."""
+    model = evaluated.model_file(resize=resize)
+    samples = evaluated.samples(60) if files is None else files
+    used = replace(preset("digits"), protocol="single", precision="fp32", **recipe)  # type: ignore[arg-type]
+    return Retest(Path("nowhere"), model, used, samples, None, lambda: evaluated.samples(40, seed=3))
+
+
+def test_the_same_weights_in_other_ways() -> None:
+    asked = retest()
+    before = {name: tensor.clone() for name, tensor in asked.model.model.state_dict().items()}
+    error, ways = retested(asked)
+    by_name = {one.what: one for one in ways}
+    assert set(by_name) == {"protocol mirror", "protocol centre", "protocol ten-crop",
+                            "batch statistics taken anew over training pictures"}
+    assert by_name["protocol centre"].reason.startswith("protocol centre does not fit this network")
+    mirror = by_name["protocol mirror"]
+    assert mirror.error is not None
+    assert mirror.difference == pytest.approx(mirror.error - error)
+    assert mirror.interval is not None
+    assert mirror.interval[0] < mirror.difference < mirror.interval[1]
+    statistics = by_name["batch statistics taken anew over training pictures"]
+    assert statistics.changed > 0  # made-up running averages are wrong
+    after = asked.model.model.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_pictures_that_are_resized(tmp_path: Path) -> None:
+    files = evaluated.files(tmp_path, count=12)
+    there = replace(preset("digits"), resize="short-side", resize_to=11, interpolation="lanczos",
+                    protocol="multi-scale", precision="bf16")
+    asked = dataclasses.replace(retest("short-side", files), there=there)
+    _, ways = retested(asked)
+    by_name = {one.what: one for one in ways}
+    assert {"resize to 8", "resize to 9", "resize to 11", "interpolation bicubic", "interpolation lanczos",
+            "orientation: ignore", "resized without antialiasing", "protocol ten-crop", "protocol multi-scale"
+            } <= set(by_name)
+    assert by_name["orientation: ignore"].changed == 0  # none of the pictures has an orientation
+    assert by_name["resized without antialiasing"].error is not None
+    fine = by_name["in bfloat16"]
+    assert fine.reason == "this processor has no arithmetic in bfloat16" or fine.error is not None
+
+
+def test_antialiasing_is_what_differs() -> None:
+    """Without a reduction both ways are near; with one, fine stripes are kept only without antialiasing."""
+    rule = Preprocess(1, 8, "squash", 0, "bilinear", "apply", np.zeros((1, 1, 1), np.float32),
+                      np.ones((1, 1, 1), np.float32))
+    stripes = np.zeros((24, 24, 1), np.uint8)
+    stripes[:, 1::3] = 240  # exactly where plain interpolation looks
+    assert again._plainly_resized(stripes, rule).max() == 240
+    assert rule.place(stripes).max() < 120
+    same = np.full((8, 8, 1), 7, np.uint8)
+    assert np.array_equal(again._plainly_resized(same, rule), rule.place(same))
+
+
+def test_bad_pictures_are_left_out(tmp_path: Path) -> None:
+    _, ways = retested(retest("short-side", evaluated.files(tmp_path, count=12, bad=(0, 5))))
+    assert all(one.error is not None or one.reason for one in ways)
+    ways = retested(retest("short-side", evaluated.files(tmp_path, count=3, bad=(0,))))[1]
+    assert {one.what: one.error is None for one in ways}["protocol mirror"] is False
+
+
+def test_pictures_are_chosen_by_a_fixed_order() -> None:
+    samples = evaluated.samples(30)
+    assert chosen(samples, 30) is samples
+    assert chosen(samples, 8).ids == chosen(samples, 8).ids
+    assert len(chosen(samples, 8)) == 8
+    assert set(chosen(samples, 8).ids) < set(samples.ids)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A short run on the digits that averages its weights and keeps the best ones."""
+    from layerwise.jobs.main_job import train
+    from layerwise.training.preparation import RunOptions
+
+    recipe = replace(preset("digits"), network="lenet1990", input_size=28, resize="squash", duration=1, pad=2,
+                     evaluate_every=0.5, ema=0.9, select="best", threads=1, precision="fp32", warmup_length=0.2)
+    return train(recipe, RunOptions(out=tmp_path_factory.mktemp("runs") / "run", quiet=True))
+
+
+def registry(**rows: Row) -> dict[str, Experiment]:
+    """A table of a made-up paper."""
+    printed = {"lenet1990": {"error": 1.7, "deviation": 0.2}, "lenet5": {"error": 0.95}, "cited": {"error": 3.0}}
+    return {"paper/table-1": Experiment("paper/table-1", "A table", "", rows, printed, {}, ("error",), None, None)}
+
+
+def test_a_run_against_a_row(run: Path) -> None:
+    theirs = replace(preset("digits"), network="lenet5", input_size=32, resize="squash", protocol="mirror")
+    table = registry(lenet5=Row((theirs,), seeds=5, differs=("the paper gives no batch",)),
+                     lenet1990=Row((replace(theirs, network="lenet1990"),)), cited=Row(unmeasured="cited"))
+    answer = why(run, "paper/table-1/lenet5", Ask(pictures=40, registry=table))
+    names = [cause.name for cause in answer.causes]
+    assert {"network", "protocol", "ema", "select", "length", "seeds", "hardware", "input_size"} <= set(names)
+    network = answer.causes[names.index("network")]
+    assert (network.points, network.kind) == (0.75, "printed")
+    kinds = {cause.name: cause.kind for cause in answer.causes}
+    assert kinds["protocol"] == kinds["select"] == kinds["ema"] == "measured"
+    assert [cause.rank for cause in answer.causes] == sorted((cause.rank for cause in answer.causes), reverse=True)
+    assert answer.against.error == 0.95
+    assert answer.run.error is not None
+    assert answer.gap == pytest.approx(answer.run.error - 0.95)
+    assert "the row itself, against the paper: the paper gives no batch" in answer.notes
+    assert answer.tested.startswith("40 pictures of the val split, of which")
+    measured = sum(cause.points or 0 for cause in answer.causes if cause.kind == "measured")
+    assert answer.explained == pytest.approx(measured)
+    assert f"would be {answer.gap + measured:+.2f}, left to the causes" in answer.conclusion[-1]
+    assert answer.spread == "the spread over seeds is not known: one run on each side"
+    spread = why(run, "paper/table-1/lenet1990", Ask(pictures=0, registry=table)).spread
+    assert "times the standard deviation over seeds of paper/table-1/lenet1990, 0.20 points" in spread
+    json.dumps(answer.to_json(), allow_nan=False)
+
+
+def test_the_run_itself_is_not_changed(run: Path) -> None:
+    files = {path: path.read_bytes() for path in sorted(run.rglob("*")) if path.is_file()}
+    table = registry(lenet1990=Row((preset("digits"),)))
+    why(run, "paper/table-1/lenet1990", Ask(pictures=20, registry=table))
+    assert {path: path.read_bytes() for path in sorted(run.rglob("*")) if path.is_file()} == files
+
+
+def test_raw_and_last_weights_are_the_checkpoints(run: Path) -> None:
+    """The averaged weights differ from the raw ones: the two ways give what the checkpoint holds, and put them back."""
+    model = modelfile.read(run)
+    pictures = evaluated.samples(5, tuple(model.class_names), side=28)
+    assert pictures.images is not None
+    grey = dataclasses.replace(pictures, images=pictures.images[..., :1])
+    used = replace(preset("digits"), select="best", ema=0.9, precision="fp32")
+    asked = Retest(run, model, used, grey, None, lambda: grey)
+    before = {name: tensor.clone() for name, tensor in model.model.state_dict().items()}
+    ways = list(again._other_weights(asked))
+    assert [(way.field, way.setting) for way in ways] == [("select", "last"), ("ema", "0.0")]
+    for way in ways:
+        assert len(way.wrong()) == 5
+    after = model.model.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_on_test_pictures_it_says_so(run: Path) -> None:
+    table = registry(lenet1990=Row((preset("digits"),)))
+    notes = why(run, "paper/table-1/lenet1990", Ask("test", 10, registry=table)).notes
+    assert "tested again on test pictures: these numbers explain, they are none to report" in notes
+    notes = why(run, "paper/table-1/lenet1990", Ask(pictures=0, registry=table)).notes
+    assert "nothing was tested again: --pictures 0" in notes
+
+
+def test_a_run_against_itself_and_another(run: Path, tmp_path: Path) -> None:
+    same = why(run, run, Ask(pictures=0))
+    assert (same.gap, same.causes) == (0.0, ())
+    assert same.conclusion == ["no difference was found that could be a cause: what is left is chance, or not recorded"]
+    other = synthetic_run.make_run(tmp_path / "other", names=tuple("abcdefghij"))
+    (other / "evaluations" / "val-single" / "result.json").unlink()
+    answer = why(run, other, Ask(pictures=0))
+    names = [cause.name for cause in answer.causes]
+    assert names[0] == "data"
+    assert "versions: torch" in names
+    assert answer.conclusion[0].startswith("the two numbers are not of the same thing (data")
+
+
+def test_runs_on_other_pictures_of_the_same_name(tmp_path: Path) -> None:
+    sides = [synthetic_run.make_run(tmp_path / name) for name in ("a", "b")]
+    for side in sides:
+        (side / "evaluations" / "val-single" / "result.json").unlink()
+    synthetic_run.change(sides[1] / "evaluations" / "test-single" / "result.json", data={"fingerprint": "00" * 32})
+    record = json.loads((sides[1] / "run.json").read_text())
+    record["data"]["fingerprint"]["train"] = "11" * 32
+    record["state"], record["branches"] = "interrupted", ["learning_rate 0.1 to 0.2 at step 5"]
+    (sides[1] / "run.json").write_text(json.dumps(record))
+    answer = why(sides[1], sides[0], Ask(pictures=0))
+    assert [cause.name for cause in answer.causes][:2] == ["pictures that were tested", "training pictures"]
+    assert answer.causes[0].kind == "other question"
+    assert "the run is interrupted: it did not reach its end" in answer.notes
+    assert "changed on the way: learning_rate 0.1 to 0.2 at step 5" in answer.notes
+    assert "noted by the run: Synthetic: no number on this page was measured." in answer.notes
+
+
+def test_a_kept_result_has_no_weights() -> None:
+    kept = Path(__file__).parent.parent / "results" / "fast" / "resnet20-fashion-mnist"
+    answer = why(kept, kept / "seed1", Ask())
+    assert "nothing was tested again: the weights are not kept beside this result" in answer.notes
+    assert "inside the spread over seeds" in answer.spread
+    assert [cause.name for cause in answer.causes] == ["seeds"]
+
+
+def test_data_that_are_not_here_are_a_note(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(*_: object) -> Samples:
+        raise InputError("digits: gone")
+
+    monkeypatch.setattr("layerwise.jobs.why.own_split", gone)
+    assert "nothing was tested again: digits: gone" in why(run, run).notes
+
+
+def test_what_cannot_be_asked(run: Path, tmp_path: Path) -> None:
+    table = registry(cited=Row(unmeasured="cited from its own paper"), lenet1990=Row((preset("digits"),)))
+    ask = Ask(pictures=0, registry=table)
+    with pytest.raises(InputError, match="--on tset: no such split, did you mean 'test'"):
+        why(run, run, Ask("tset"))
+    with pytest.raises(InputError, match="paper/table-1 has no row lenet2, did you mean 'lenet1990'"):
+        why(run, "paper/table-1/lenet2", ask)
+    with pytest.raises(InputError, match="this row has no recipe\ncited from its own paper"):
+        why(run, "paper/table-1/cited", ask)
+    with pytest.raises(InputError, match="neither a run nor the row of an experiment, did you mean "
+                                         "'resnet/table-6/resnet20'"):
+        why(run, "resnet/table6/resnet20")
+    synthetic_run.evaluate(tmp_path / "bare", "test", "single", tuple("ab"), 10)
+    with pytest.raises(InputError, match="its recipe is not known"):
+        why(run, tmp_path / "bare" / "evaluations" / "test-single")
+
+
+def test_printed_errors_are_by_network() -> None:
+    table = registry(lenet1990=Row((replace(BASE, network="lenet1990"),)), cited=Row(unmeasured="x"),
+                     lenet5=Row((BASE, BASE)))["paper/table-1"]
+    assert printed_errors(table) == {"lenet1990": 1.7}
+
+
+def test_the_command(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["why", str(run), "--against", "resnet/table-6/resnet20", "--pictures", "16"]) == 0
+    seen = capsys.readouterr()
+    lines = seen.out.splitlines()
+    assert lines[0].startswith(f"run      {run}: ")
+    assert lines[1] == ("against  resnet/table-6/resnet20: 8.75 %, protocol single (resnet20 on cifar10, printed in "
+                        "the paper)")
+    assert lines[2].startswith("gap      +")
+    assert "another question" in seen.out
+    assert "the same weights tested in other ways, on 16 pictures of the val split" in seen.out
+    assert "not tested: protocol centre" in seen.err
+    assert "note: the row itself, against the paper: trained on 45,000 pictures" in seen.err
+    assert main(["why", str(run), "--against", str(run), "--pictures", "0", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["gap"] == 0.0
+
+
+def test_batch_statistics_that_are_right_change_nothing() -> None:
+    """The negative control of their row: weights whose statistics were just taken anew give the same answers."""
+    asked = retest()
+    right = dataclasses.replace(asked, model=recalibrate(asked.model, asked.training(), again.STATISTICS))
+    _, ways = retested(right)
+    assert next(one for one in ways if one.what.startswith("batch statistics")).changed == 0
