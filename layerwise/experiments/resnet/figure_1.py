@@ -6,7 +6,7 @@
 Costs 8.2 PFLOP at paper scale (2.0 and 6.2), which figure 6 shares. No numbers are printed in the paper.
 
 Left open in the paper: see `protocols.OPEN_CIFAR`. Deviations: the right panel is the error on 5,000 held-out pictures
-of the training set, because the test set is read once, at the end; marks at the edge are that test. The paper's
+of the training set, because the test set is read once, at the end; diamonds at the end are that test. The paper's
 training error has no definition: here it is that of the steps' own batches, augmented, averaged between two readings.
 """
 
@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from layerwise.experiments.experiment import Claim, Results, every, less
 from layerwise.experiments.resnet.judges import HELD_OUT, TRAINING, above_at_every_point
-from layerwise.experiments.resnet.panels import Frame, Line, depth, draw_panel, mark_tests
+from layerwise.experiments.resnet.panels import Frame, Line, depth, draw_panel, mark
 from layerwise.experiments.resnet.protocols import cifar_row
 
 TITLE = "ResNet, Figure 1: plain networks of 20 and 56 layers on CIFAR-10"
@@ -48,5 +48,6 @@ def draw(results: Results, figure: Figure) -> None:
     for axes, name, title in ((left, TRAINING, "training error (%)"), (right, HELD_OUT, "test error (%)")):
         draw_panel(axes, results, LABELS, (Line(name, 1.8),), FRAME)
         axes.set_ylabel(title)
+        if axes is right:
+            mark(axes, results, ROWS, {}, FRAME)
         axes.legend(loc="lower left", frameon=False, fontsize=8)
-    mark_tests(right, results, ROWS, FRAME)

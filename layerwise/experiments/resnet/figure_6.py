@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 from layerwise.experiments.experiment import Claim, Results, every, less
 from layerwise.experiments.resnet.judges import HELD_OUT, TRAINING, above, above_at_every_point, below, similar
-from layerwise.experiments.resnet.panels import DASHED, FULL, Frame, draw_panel, labelled, mark, mark_tests
+from layerwise.experiments.resnet.panels import DASHED, FULL, Frame, draw_panel, labelled, mark
 from layerwise.experiments.resnet.protocols import cifar_row
 from layerwise.experiments.resnet.table_6 import RESNETS as PRINTED
 
@@ -28,7 +28,7 @@ RESNETS = ("resnet20", "resnet32", "resnet44", "resnet56", "resnet110")
 ROWS = {network: cifar_row(network) for network in (*PLAIN, "plain110", *RESNETS, "resnet1202")}
 PAPER: dict[str, dict[str, float | str]] = {
     "plain110": {"error": "> 60"},
-    **{row: {"error": PRINTED[row]["error"]} for row in (*RESNETS, "resnet1202")},
+    **{row: {"error": PRINTED[row]["error"]} for row in RESNETS},
     "resnet1202": {"error": PRINTED["resnet1202"]["error"], "training_error": "< 0.1"},
 }
 COLUMNS = ("error", "training_error")
@@ -70,6 +70,7 @@ CLAIMS = {
     ),
 }
 WIDE = Frame(0, 20, (0, 5, 10, 20), 0, 65_000, 64_000)
+ERRORS = {row: float(str(PRINTED[row]["error"])) for row in PRINTED}
 LATE = Frame(0, 20, (0, 1, 5, 10, 20), 40_000, 65_000, 64_000)
 
 
@@ -86,8 +87,5 @@ def draw(results: Results, figure: Figure) -> None:
     for axes, labels, frame in panels:
         draw_panel(axes, results, labels, (DASHED, FULL), frame)
         axes.set_ylabel("error (%)")
-        axes.legend(loc="lower left", fontsize=7)
-        for row in labels:
-            if row in PRINTED:
-                mark(axes, row, float(str(PRINTED[row]["error"])), frame)
-        mark_tests(axes, results, labels, frame)
+        mark(axes, results, labels, ERRORS, frame)
+        axes.legend(loc="lower left", fontsize=6.5)

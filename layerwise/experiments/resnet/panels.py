@@ -101,19 +101,23 @@ def draw_panel(axes: Axes, results: Results, labels: Mapping[str, str], lines: S
                   color="#555555")  # fmt: skip
 
 
-def mark(axes: Axes, row: str, error: float, frame: Frame) -> None:
-    """A mark at the end of the training where the paper prints the test error of `row`."""
-    axes.plot([frame.duration / frame.unit], [error], marker="<", markersize=6, color=COLOURS[depth(row)],
-              clip_on=False, linestyle="none", markeredgecolor="white", markeredgewidth=0.5, zorder=5)  # fmt: skip
-
-
-def mark_tests(axes: Axes, results: Results, rows: Iterable[str], frame: Frame) -> None:
-    """A diamond at the end of the training at the test error of each row that was measured: the mean over seeds."""
-    for row in rows:
-        error = results.mean(row)
-        if error is not None:
-            axes.plot([frame.duration / frame.unit], [error], marker="D", markersize=4.5, color=COLOURS[depth(row)],
-                      linestyle="none", markeredgecolor="white", markeredgewidth=0.5, zorder=4)  # fmt: skip
+def mark(axes: Axes, results: Results, rows: Iterable[str], printed: Mapping[str, float], frame: Frame) -> None:
+    """Marks at the edge: triangles beside it are the errors that the paper prints, diamonds at the end of the training
+    the means of our own tests. Grey ones in the legend say so; what lies outside the panel is left out.
+    """
+    found = {row: error for row in rows if (error := results.mean(row)) is not None}
+    known = {row: printed[row] for row in rows if row in printed}
+    end = min(frame.duration, frame.end) / frame.unit
+    beside = axes.get_yaxis_transform()
+    for marker, size, errors, text in (("<", 6.5, known, "printed error"), ("D", 4.5, found, "test at the end")):
+        style = {"marker": marker, "markersize": size, "linestyle": "none", "markeredgecolor": "white"}
+        inside = {row: error for row, error in errors.items() if frame.low <= error <= frame.high}
+        for row, error in inside.items():
+            across, where = (1.015, beside) if marker == "<" else (end, axes.transData)
+            axes.plot([across], [error], color=COLOURS[depth(row)], clip_on=False, markeredgewidth=0.5, zorder=5,
+                      transform=where, **style)  # type: ignore[arg-type]  # fmt: skip
+        if inside:
+            axes.plot([], [], color="#777777", label=text, **style)  # type: ignore[arg-type]
 
 
 def _length(results: Results, rows: Mapping[str, str]) -> int:
@@ -124,4 +128,4 @@ def _length(results: Results, rows: Mapping[str, str]) -> int:
 
 def _unit(unit: float) -> str:
     power = round(math.log10(unit)) if unit > 0 else 0
-    return f"1e{power}" if math.isclose(unit, 10.0**power, rel_tol=1e-6) else f"{unit:g}"
+    return f"1e{power}" if math.isclose(unit, 10.0**power, rel_tol=1e-6) else f"x {unit:.3g}"
