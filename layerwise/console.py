@@ -86,6 +86,16 @@ def note(text: str) -> None:
     sys.stderr.flush()
 
 
+def agreed(question: str) -> bool:
+    """Whether the person at the terminal answers yes; False where there is none."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return False
+    Progress.clear()
+    sys.stderr.write(f"{safe(question)} [y/N] ")
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
 class Progress:
     """One moving line on a terminal, drawn at most ten times a second; nothing where there is no terminal."""
 

@@ -46,8 +46,8 @@ ROOMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "compress": (("compress",), (*LOW, *NETWORKS, "data", *MEASURES, *FILES, "evaluate")),
     "explain": (("explain",), (*LOW, *NETWORKS, "data", *MEASURES, *FILES)),
     "serve": (("serve",), (*LOW, *NETWORKS, "data", *MEASURES, *FILES)),
-    "report": (("report",), (*LOW, *NETWORKS, "data", *MEASURES, *FILES)),
     "experiments": (("experiments",), (*LOW, *NETWORKS, "data", *MEASURES, *FILES, "evaluate", "train", "explain")),
+    "report": (("report",), (*LOW, *NETWORKS, "data", *MEASURES, *FILES, "experiments")),
 }
 EVERYWHERE = tuple(ROOMS)
 ROOMS["jobs"] = (("jobs",), EVERYWHERE)

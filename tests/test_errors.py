@@ -79,7 +79,7 @@ MESSAGES = [
     ("reproduce resnet/table-6 --scale smal", 2, ["--scale smal: no such scale, did you mean 'small'",
                                                   "It is smoke, small or paper."]),
     ("reproduce resnet/table-6 --rows resnet21,resnet20,x", 2,
-     ["resnet21: resnet/table-6 has no such row, did you mean 'resnet20'", "x: resnet/table-6 has no such row",
+     ["resnet21: resnet/table-6 has no such row, did you mean 'resnet", "x: resnet/table-6 has no such row",
       "Its rows are: "]),
     ("reproduce resnet/table-6 --data digits", 2, ["--data digits: the scale small has data of its own",
                                                    "Leave --data out, or add --scale paper."]),

@@ -112,7 +112,7 @@ def results(experiment: Experiment, scale: str, root: Path, data: str = "") -> R
     """All that is kept of an experiment at a scale; where other data stands in, the scale's name says so."""
     rows = {}
     for slug, row in experiment.rows.items():
-        most = max(MOST_SEEDS, seeds_of(scale, row.seeds)) if row.recipes else seeds_of(scale, row.seeds)
+        most = max(MOST_SEEDS, row.seeds) if row.recipes else seeds_of(scale, row)
         found = (measured(cell(experiment, slug, scale, seed, data), root) for seed in range(most))
         if seeds := tuple(one for one in found if one is not None):
             rows[slug] = seeds

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from functools import cache
 
 from layerwise.errors import InputError, nearest
-from layerwise.experiments.experiment import SCALES
+from layerwise.experiments.experiment import SCALES, Row
 from layerwise.models import published_input, shapes
 from layerwise.recipe import Recipe
 from layerwise.recipes.values import show
@@ -26,6 +26,8 @@ ENLARGED = 56
 SMOKE_BATCH, SMOKE_VALIDATION = 8, 20
 TIMES = ("evaluate_every", "plateau_patience", "warmup_length", "unfreeze_at")
 EVALUATIONS = 10  # at most so many a small run: each is 5,000 pictures
+# Not deviations: the seed, and fields of the machine, which the line on the hardware tells.
+UNTOLD = ("seed", "device", "memory_format", "compile", "threads", "micro_batch", "checkpoint_seconds")
 WITH_UNIT = ("duration", "milestones", *TIMES)
 SECOND_READING = "the measurement read the test pictures a second time, after the training and its test were over"
 Derive = Callable[[Recipe], Recipe]
@@ -44,17 +46,18 @@ def at_scale(recipe: Recipe, scale: str, seed: int, small: Derive | None = None)
     return dataclasses.replace(derive(recipe), seed=recipe.seed + seed)
 
 
-def seeds_of(scale: str, papers: int) -> int:
-    """With how many seeds a row is measured, where the paper has `papers`."""
-    return SEEDS.get(scale, papers)
+def seeds_of(scale: str, row: Row) -> int:
+    """With how many seeds a row is measured; where nothing is trained chance plays no part, unless the row says so."""
+    return SEEDS.get(scale, row.seeds) if row.recipes or scale == "smoke" else row.seeds
 
 
 def differences(paper: Recipe, used: Recipe) -> tuple[str, ...]:
-    """Each field in which `used` differs from the paper's recipe, in words; the seed is none."""
+    """Each field in which `used` differs from the paper's recipe, in words; seed and machine are told elsewhere."""
     told = []
     for field in dataclasses.fields(Recipe):
         theirs, ours = getattr(paper, field.name), getattr(used, field.name)
-        if ours == theirs or field.name == "seed":
+        unused = field.name.startswith("plateau") and "plateau" not in (paper.schedule, used.schedule)
+        if ours == theirs or field.name in UNTOLD or unused:
             continue
         units = (f" {used.unit}", f" {paper.unit}") if field.name in WITH_UNIT else ("", "")
         told.append(f"{field.name.replace('_', ' ')} {_shown(ours)}{units[0]} instead of {_shown(theirs)}{units[1]}")
@@ -62,7 +65,9 @@ def differences(paper: Recipe, used: Recipe) -> tuple[str, ...]:
 
 
 def _shown(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else show(value) or "none"
+    if isinstance(value, tuple):
+        return " and ".join(_shown(one) for one in value) or "none"
+    return f"{value:,.10g}" if isinstance(value, int | float) and not isinstance(value, bool) else show(value) or "none"
 
 
 def _paper(recipe: Recipe) -> Recipe:

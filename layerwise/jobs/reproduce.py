@@ -126,7 +126,7 @@ def require_known(experiment: Experiment, ask: Ask) -> None:
 
 
 def _agreed(name: str, ask: Ask, recipes: Sequence[Recipe], places: Places) -> dict[str, Any]:
-    """Looks for the data, says what the start would cost and asks; returns the cost. Raises InputError without a yes."""
+    """Looks for the data, says the cost of the start and asks; returns the cost. Raises InputError without a yes."""
     smoke = ask.scale == "smoke"
     if not smoke:
         require_data(recipes, places)
@@ -169,7 +169,7 @@ def cells(experiment: Experiment, scale: str, slugs: Sequence[str], seeds: int, 
     `seeds` 0 means the scale's own number.
     """
     rows = {slug: experiment.rows[slug] for slug in slugs if not experiment.rows[slug].unmeasured}
-    counts = {slug: seeds or seeds_of(scale, row.seeds) for slug, row in rows.items()}
+    counts = {slug: seeds_of(scale, row) if not (seeds and row.recipes) else seeds for slug, row in rows.items()}
     return [cell(experiment, slug, scale, seed, data) for seed in range(max(counts.values(), default=0))
             for slug in rows if seed < counts[slug]]
 

@@ -1,10 +1,10 @@
 """Measured results kept in `results/`, and `docs/results.md`, which is generated from them and from nothing else.
 
     python -m layerwise.report.ledger keep RUN EXPERIMENT/ROW    # a run's recipe, metrics, environment
-    python -m layerwise.report.ledger                            # writes docs/results.md
+    python -m layerwise.report.ledger                            # writes docs/results.md and docs/figures
 
 A result is `results/<experiment>/<row>/seed<N>/{recipe,metrics,environment}.json`. Benchmarks save their own JSON as
-`results/benchmarks/<name>.json`.
+`results/benchmarks/<name>.json`. What `layerwise reproduce` measured is `results/measured` (`experiments/measured.py`).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from layerwise.errors import InputError
 from layerwise.recipe import Recipe
 from layerwise.recipes.presets import PRESETS
 from layerwise.recipes.values import show
+from layerwise.report.papers_page import FIGURES, draw_all, sections
 from layerwise.report.text import clean
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -75,10 +76,11 @@ def _word(text: str) -> str:
 
 
 def page(root: Path = ROOT) -> str:
-    """The text of docs/results.md: a section for each row, and the benchmarks."""
+    """The text of docs/results.md: the papers' tables and figures, networks trained here, and the benchmarks."""
     lines = ["# Results", "",
              "Measured by the commands below; generated from `results/` by `python -m layerwise.report.ledger`. A test",
-             "fails when the two differ. Errors are in percent; the test split was read once, after the training.", ""]
+             "fails when the two differ. Errors are in percent; the test split was read once, after the training.", "",
+             *sections(root / "results", inline)]
     for directory in sorted((root / "results").glob("*/*/")):
         if any(directory.glob("seed*/metrics.json")):
             lines += _row(directory, str(directory.relative_to(root / "results")))
@@ -135,6 +137,8 @@ def main(arguments: list[str]) -> int:
     elif arguments:
         print(__doc__, file=sys.stderr)
         return 2
+    for drawn in draw_all(ROOT / "results", (ROOT / PAGE).parent / FIGURES):
+        print(drawn)
     (ROOT / PAGE).write_text(page(), "utf-8")
     print(ROOT / PAGE)
     return 0
