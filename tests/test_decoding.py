@@ -19,6 +19,7 @@ from layerwise.data.augment import augment_picture, decoding_scale, draw, mirror
 from layerwise.data.decoding import Opened, largest_scale, open_scaled
 from layerwise.data.images import ImageRules, open_image
 from layerwise.data.loader import Normaliser, plain_batches, training_batches
+from layerwise.data.memory import Scratch
 from layerwise.data.preprocess import Preprocess, fit_preprocess
 from layerwise.data.source import Samples
 from tests.random_samples import in_memory, recipe
@@ -191,7 +192,7 @@ def test_resampling_differs_from_pillows_by_rounding_alone() -> None:
 def test_a_mirrored_picture_has_its_columns_turned_round() -> None:
     for shape in ((224, 224, 3), (5, 7, 1), (3, 40_000, 3)):
         image = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-        assert np.array_equal(mirrored(image), image[:, ::-1])
+        assert np.array_equal(mirrored(image, Scratch()), image[:, ::-1])
 
 
 @pytest.mark.parametrize("mean", ["per-channel", "per-pixel"])

@@ -14,6 +14,7 @@ simplejpeg's where that is installed, which is faster, else Pillow's; both are l
 from __future__ import annotations
 
 import io
+import os
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ from PIL import Image, JpegImagePlugin
 
 from layerwise.data import container
 from layerwise.data.images import ImageRules, _turned
+from layerwise.data.memory import Scratch
 from layerwise.errors import InputError
 
 try:
@@ -36,6 +38,10 @@ except ImportError:
 turbo: Callable[..., NDArray[np.uint8]] | None = None if simplejpeg is None else simplejpeg.decode_jpeg
 SCALES = (8, 4, 2)  # what Pillow and simplejpeg both offer; libjpeg's others (7/8, 3/4, 5/8) cost more than the whole
 END = b"\xff\xd9"
+# Without waiting for a writer, where the path is a pipe; as bytes, where a system tells them from text.
+READING = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+# A JPEG's markers: frames that both decoders read, the segments that may stand before the scan, EXIF's, the scan's.
+FRAMES, PLAIN, APP1, SCAN = (0xC0, 0xC1, 0xC2), {0xC4, 0xDB, 0xDD, 0xFE, *range(0xE0, 0xF0)}, 0xE1, 0xDA
 
 Picture = NDArray[np.uint8]
 Box = tuple[int, int, int, int]  # top, left, height, width
@@ -83,59 +89,109 @@ def largest_scale(down: int, across: int, size: int) -> int:
     return next((scale for scale in SCALES if min(down, across) // scale >= size), 1)
 
 
-def open_scaled(file: Readable, rules: ImageRules, choose: Callable[[int, int], int]) -> Opened | None:
+def open_scaled(
+    file: Readable, rules: ImageRules, choose: Callable[[int, int], int], scratch: Scratch | None = None
+) -> Opened | None:
     """A JPEG decoded at 1 / `choose(height, width)` of its upright size, where that is 1, 2, 4 or 8.
 
-    None where the file is for `open_image`: another format, an odd JPEG, or one that cannot be read.
+    None where the file is for `open_image`: another format, an odd JPEG, or one that cannot be read. With `scratch`
+    the pixels may lie in it: they are good until it is used for the next picture.
     """
     try:
         data = _content(file, rules)
         # The end marker is nearly always where it belongs, and searching for it would hold up the other threads.
         if data[:3] != b"\xff\xd8\xff" or (not data.endswith(END) and container.damage(data, "JPEG")):
             return None
-        picture = JpegImagePlugin.JpegImageFile(io.BytesIO(data))
-        width, height = picture.size
-        if picture.mode not in ("RGB", "L") or not 0 < width * height <= rules.max_pixels:
+        header = _header(data)
+        if header is None or not 0 < header.height * header.width <= rules.max_pixels:
             return None
-        turn, readable = container.orientation(picture.info.get("exif", b""))
+        turn, readable = container.orientation(header.exif)
         if not readable:
             return None
+        if turn != 1:
+            JpegImagePlugin.JpegImageFile(io.BytesIO(data))  # warns of EXIF that `open_image` does without
         turn = turn if rules.exif == "apply" else 1
-        height, width = (width, height) if turn >= 5 else (height, width)
+        height, width = (header.width, header.height) if turn >= 5 else (header.height, header.width)
         scale = choose(height, width)
-        pixels = _pixels(data, picture, scale)
-    except (InputError, OSError, SyntaxError, ValueError, Warning, Image.DecompressionBombError):
+        pixels = _pixels(data, header, scale, scratch)
+    except (InputError, OSError, SyntaxError, ValueError, IndexError, Warning, Image.DecompressionBombError):
         return None
     return Opened(pixels if turn == 1 else _turned(pixels, turn), height, width, scale)
 
 
 def _content(file: Readable, rules: ImageRules) -> bytes:
-    """The file's bytes; an error where it is no file (a pipe would never end) or above the cap."""
-    if isinstance(file, Path):
-        state = file.stat()
+    """The file's bytes; an error where it is no file (a pipe would never end), above the cap, or changes under us."""
+    if not isinstance(file, Path):
+        data = file.read_bytes()
+        if len(data) > rules.max_bytes:
+            raise OSError("too long")
+        return data
+    opened = os.open(file, READING)
+    try:
+        state = os.fstat(opened)
         if not stat.S_ISREG(state.st_mode) or state.st_size > rules.max_bytes:
             raise OSError("no file, or too long")
-    data = file.read_bytes()
-    if len(data) > rules.max_bytes:
-        raise OSError("too long")
+        data = os.read(opened, state.st_size + 1)
+    finally:
+        os.close(opened)
+    if len(data) != state.st_size:
+        raise OSError("not read in one piece")
     return data
 
 
-def _pixels(data: bytes, picture: JpegImagePlugin.JpegImageFile, scale: int) -> Picture:
+@dataclass(frozen=True)
+class Header:
+    """What a JPEG says of itself before its pixels."""
+
+    height: int  # as stored
+    width: int
+    channels: int
+    exif: bytes
+
+
+def _header(data: bytes) -> Header | None:
+    """The header of a JPEG in grey or three colours; None where anything about it is unusual. IndexError at its end.
+
+    Pillow's reader of headers takes ten times as long, in which no other thread runs.
+    """
+    position, frame, exif = 2, (0, 0, 0), b""
+    while data[position + 1] != SCAN:
+        kind, length = data[position + 1], data[position + 2] << 8 | data[position + 3]
+        content = position + 4
+        if data[position] != 0xFF or length < 2:
+            return None
+        if kind in FRAMES:
+            if frame[2] or data[content] != 8:  # a second frame, or more than 8 bits
+                return None
+            sides = data[content + 1] << 8 | data[content + 2], data[content + 3] << 8 | data[content + 4]
+            frame = (*sides, data[content + 5])
+        elif kind == APP1 and data[content : content + 6] == b"Exif\0\0":
+            if exif:
+                return None
+            exif = data[content : position + 2 + length]
+        elif kind not in PLAIN:
+            return None
+        position += 2 + length
+    return Header(*frame, exif) if data[position] == 0xFF and frame[2] in (1, 3) else None
+
+
+def _pixels(data: bytes, header: Header, scale: int, scratch: Scratch | None) -> Picture:
     """The JPEG's pixels (H / scale, W / scale, C), sides rounded up, as stored."""
-    height, width = (-(-side // scale) for side in (picture.height, picture.width))
+    shape = (-(-header.height // scale), -(-header.width // scale), header.channels)
     if turbo is not None:
-        colours = "GRAY" if picture.mode == "L" else "RGB"
+        memory = None if scratch is None else scratch.picture("decoded", shape)
         try:
             # The factor is the least shrinking, the sides are the most of it.
-            decoded = turbo(data, colours, min_factor=scale, min_height=height, min_width=width)
+            decoded = turbo(data, "GRAY" if header.channels == 1 else "RGB", min_factor=scale, min_height=shape[0],
+                            min_width=shape[1], buffer=memory)
         except ValueError:  # also for what libjpeg only warns of: Pillow decides
             decoded = None
-        if decoded is not None and decoded.shape[:2] == (height, width):
+        if decoded is not None and decoded.shape == shape:
             return np.asarray(decoded)
+    picture = JpegImagePlugin.JpegImageFile(io.BytesIO(data))
     if scale > 1:
         picture.draft(None, (picture.width // scale, picture.height // scale))
-    pixels = np.asarray(picture, dtype=np.uint8)
-    if pixels.shape[:2] != (height, width):
+    pixels = np.asarray(picture, dtype=np.uint8).reshape(*picture.size[::-1], -1)
+    if pixels.shape != shape:
         raise ValueError("decoded at another scale")
-    return pixels if pixels.ndim == 3 else pixels[..., None]
+    return pixels

@@ -7,6 +7,7 @@ ahead: decoding and resampling release the interpreter's lock. How many threads 
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,16 +20,19 @@ from torch import Tensor
 
 from layerwise.data.augment import (
     Colour,
-    augment_batch,
+    Draws,
+    at_a_time,
     augment_picture,
     check_augmentation,
     colour_shift,
     decoding_scale,
     draw,
+    in_parts,
     mix,
     whole_batches,
 )
 from layerwise.data.decoding import Opened, open_scaled
+from layerwise.data.memory import Batches, Scratch
 from layerwise.data.order import Place, class_weights, draw_rates, epoch_batches, epoch_order, repeats
 from layerwise.data.preprocess import Preprocess, to_tensor
 from layerwise.data.source import Samples
@@ -47,6 +51,7 @@ __all__ = [
 ]
 
 AHEAD = 3  # batches in work before they are asked for
+TOGETHER = 4  # pictures that a thread makes before it asks for more; a hand-over is about 30 microseconds
 CACHED = 1 << 16  # numbers that are normalised at a time, 256 KiB as float32
 MOST_BAD = 0.01  # part of an epoch's files that may turn unreadable
 
@@ -112,20 +117,25 @@ def shared_batches(
         return batch
 
     if samples.images is not None and whole_batches(recipe, preprocess):
-        normalise = Normaliser(preprocess)
+        memory, normalise = Batches(), Normaliser(preprocess)
+        augmented, count = in_parts(samples.images, recipe, preprocess), at_a_time(preprocess)
         for number, (indices, keys) in enumerate(zip(batches, all_keys, strict=True)):
-            stack = np.empty((0, preprocess.size, preprocess.size, preprocess.channels), np.uint8)
-            if len(indices):
-                stack = augment_batch(samples.images[indices], draw(recipe, epoch, keys), recipe, preprocess)
-            yield finished(number, list(range(len(indices))), normalise.batch(stack), [])
+            stack = memory.empty((len(indices), preprocess.size, preprocess.size, preprocess.channels))
+            draws = draw(recipe, epoch, keys)
+            for part in (slice(start, start + count) for start in range(0, len(indices), count)):
+                pictures = augmented(indices[part], Draws(draws.crop[part], draws.flip[part]))
+                normalise.batch(pictures, stack.numpy()[part])
+            yield finished(number, list(range(len(indices))), stack.permute(0, 3, 1, 2), [])
+            del stack  # so that its memory is free for the next batch, where whoever took it let it go
         return
 
-    def prepare(batch: int) -> Callable[[int], Picture]:
+    def prepare(batch: int) -> Callable[[int, Scratch], Picture]:
         draws, indices = draw(recipe, epoch, all_keys[batch]), batches[batch]
 
-        def make(at: int) -> Picture:
+        def make(at: int, scratch: Scratch) -> Picture:
             scale = decoding_scale(recipe, preprocess, draws.crop[at])
-            return augment_picture(_for_crop(samples, indices[at], scale), draws, at, recipe, preprocess)
+            picture = _for_crop(samples, indices[at], scale, scratch)
+            return augment_picture(picture, draws, at, recipe, preprocess, scratch)
 
         return make
 
@@ -175,8 +185,8 @@ def plain_batches(
             yield _batch(stack, indices, samples, preprocess, [])
         return
 
-    def prepare(batch: int) -> Callable[[int], Picture]:
-        return lambda at: preprocess.place(_opened(samples, batches[batch][at]))
+    def prepare(batch: int) -> Callable[[int, Scratch], Picture]:
+        return lambda at, scratch: preprocess.place(_opened(samples, batches[batch][at]))
 
     def assemble(number: int, good: list[int], image: Tensor, bad: list[str]) -> dict[str, Any]:
         return _labelled(image, batches[number][good], samples, bad)
@@ -195,10 +205,12 @@ def _opened(samples: Samples, index: np.int64) -> Picture:
         raise UnreadableError from error
 
 
-def _for_crop(samples: Samples, index: np.int64, scale: Callable[[int, int], int] | None) -> Opened:
+def _for_crop(
+    samples: Samples, index: np.int64, scale: Callable[[int, int], int] | None, scratch: Scratch
+) -> Opened:
     """A picture for a training crop, no larger than that needs; see `decoding`."""
     if scale is not None and samples.paths is not None:
-        found = open_scaled(samples.paths[int(index)], samples.rules, scale)
+        found = open_scaled(samples.paths[int(index)], samples.rules, scale, scratch)
         if found is not None:
             return found
     return Opened.whole(_opened(samples, index))
@@ -234,62 +246,65 @@ class Normaliser:
     def __call__(self, picture: Picture, out: NDArray[np.float32]) -> None:
         """(x / 255 - mean) / std of placed pictures (..., size, size, C), into `out` of that shape, C-contiguous."""
         rows = out.reshape(*out.shape[:-2], -1)
-        np.divide(np.ascontiguousarray(picture).reshape(rows.shape), np.float32(255), out=rows, dtype=np.float32)
+        rows[...] = picture.reshape(rows.shape)  # apart, because numpy divides and converts in small pieces
+        np.divide(rows, np.float32(255), out=rows)
         np.subtract(rows, self.mean, out=rows)
         np.divide(rows, self.std, out=rows)
 
-    def batch(self, stack: Picture) -> Tensor:
-        """Placed pictures (N, size, size, C) to float32 (N, C, size, size), as many at a time as stay in the cache.
+    def batch(self, stack: Picture, out: NDArray[np.float32]) -> None:
+        """The same of a batch, (N, size, size, C), as many at a time as stay in the core's cache.
 
         On a busy machine torch's threads wait for each other longer than small pictures take.
         """
-        out = torch.empty(stack.shape, dtype=torch.float32)
-        rows, count = out.numpy(), max(1, CACHED // max(1, stack[:1].size))
+        count = max(1, CACHED // max(1, stack[:1].size))
         for start in range(0, len(stack), count):
-            self(stack[start : start + count], rows[start : start + count])
-        return out.permute(0, 3, 1, 2)
+            self(stack[start : start + count], out[start : start + count])
 
 
 def _streamed(
     samples: Samples,
     batches: Sequence[Indices],
-    prepare: Callable[[int], Callable[[int], Picture]],
+    prepare: Callable[[int], Callable[[int, Scratch], Picture]],
     assemble: Callable[[int, list[int], Tensor, list[str]], dict[str, Any]],
     preprocess: Preprocess,
     workers: int,
 ) -> Iterator[dict[str, Any]]:
     """The batches in order, each made a few ahead of its turn.
 
-    `prepare(batch)` gives the function that makes the picture at a position of the batch, for the pool.
-    The pool also normalises it, into its place in the batch, while it lies in the core's cache.
-    `assemble(batch, positions that were read, their pictures (N, C, H, W), ids that were not)` makes the batch of
-    them, in one more thread. Where there is a GPU the batch lies in pinned memory.
+    `prepare(batch)` gives the function that makes the picture at a position of the batch, for the pool, with what a
+    thread keeps for its pictures. The pool also normalises it, into its place in the batch, while it lies in the
+    core's cache. `assemble(batch, positions that were read, their pictures (N, C, H, W), ids that were not)` makes the
+    batch of them, in one more thread. Where there is a GPU the batch lies in pinned memory.
     """
-    normalise = Normaliser(preprocess)
-    shape, pinned = (preprocess.size, preprocess.size, preprocess.channels), torch.cuda.is_available()
-    decoders = ThreadPoolExecutor(workers or worker_count(), "layerwise-decode")
+    normalise, memory, own = Normaliser(preprocess), Batches(pinned=torch.cuda.is_available()), threading.local()
+    shape, threads = (preprocess.size, preprocess.size, preprocess.channels), workers or worker_count()
+    decoders = ThreadPoolExecutor(threads, "layerwise-decode")
     assembler = ThreadPoolExecutor(1, "layerwise-assemble")
 
-    def collect(batch: int, stack: Tensor, futures: list[Future[None]]) -> dict[str, Any]:
-        good: list[int] = []
-        bad: list[str] = []
-        for at, future in enumerate(futures):
-            try:
-                future.result()
-                good.append(at)
-            except UnreadableError:
-                bad.append(samples.ids[int(batches[batch][at])])
-        return assemble(batch, good, (stack[good] if bad else stack).permute(0, 3, 1, 2), bad)
+    def collect(batch: int, stack: Tensor, futures: list[Future[list[int]]]) -> dict[str, Any]:
+        bad = [at for future in futures for at in future.result()]
+        good = [at for at in range(len(stack)) if at not in bad]
+        names = [samples.ids[int(batches[batch][at])] for at in bad]
+        return assemble(batch, good, (stack[good] if bad else stack).permute(0, 3, 1, 2), names)
 
     def submit(batch: int) -> Future[dict[str, Any]]:
         make, count = prepare(batch), len(batches[batch])
-        stack = torch.empty((count, *shape), dtype=torch.float32, pin_memory=pinned)
+        stack = memory.empty((count, *shape))
         rows = stack.numpy()
 
-        def fill(at: int) -> None:
-            normalise(make(at), rows[at])
+        def fill(first: int) -> list[int]:
+            """Makes some of the pictures; returns the positions of those that can't be read."""
+            bad = []
+            if not hasattr(own, "scratch"):
+                own.scratch = Scratch()
+            for at in range(first, min(first + TOGETHER, count)):
+                try:
+                    normalise(make(at, own.scratch), rows[at])
+                except UnreadableError:
+                    bad.append(at)
+            return bad
 
-        return assembler.submit(collect, batch, stack, [decoders.submit(fill, at) for at in range(count)])
+        return assembler.submit(collect, batch, stack, [decoders.submit(fill, at) for at in range(0, count, TOGETHER)])
 
     try:
         waiting = deque(submit(batch) for batch in range(min(AHEAD, len(batches))))
@@ -298,6 +313,7 @@ def _streamed(
             if batch + AHEAD < len(batches):
                 waiting.append(submit(batch + AHEAD))
             yield made
+            del made
     finally:
         # Decoders first: the assembler may wait for a picture, and a cancelled one ends that wait.
         assembler.shutdown(wait=False, cancel_futures=True)
