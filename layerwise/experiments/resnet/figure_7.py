@@ -19,7 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from layerwise.experiments.experiment import Claim, Numbers, Results, Row, Subject, Value, every, less
-from layerwise.experiments.looking import batches, drawn, network
+from layerwise.experiments.looking import batches, drawn, mean_over_seeds, network
 from layerwise.experiments.resnet.panels import COLOURS, depth, labelled
 from layerwise.experiments.resnet.protocols import cifar_row
 from layerwise.explain.responses import responses
@@ -60,14 +60,6 @@ CLAIMS = {
         every(less("resnet56", "resnet20", MEAN), less("resnet110", "resnet56", MEAN)),
     ),
 }
-
-
-def mean_over_seeds(results: Results, row: str, name: str) -> list[float]:
-    """A list of numbers, one a layer, averaged over the seeds; empty where the row was not measured."""
-    lists = [one.numbers.get(name) for one in results.rows.get(row, ())]
-    found = [[float(value) for value in values if isinstance(value, int | float)]
-             for values in lists if isinstance(values, list)]
-    return [statistics.fmean(values) for values in zip(*found, strict=True)] if found else []
 
 
 def draw(results: Results, figure: Figure) -> None:

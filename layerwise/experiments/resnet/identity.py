@@ -13,14 +13,15 @@ normalisation at 1 and 0 (in evaluation mode), which is exact behind a ReLU; a r
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from functools import partial
 
 import torch
 from torch import nn
 
-from layerwise.experiments.experiment import Claim, Numbers, Results, Row, Subject, Value, Verdict, every, less
-from layerwise.experiments.looking import at_once, device, drawn, network
+from layerwise.experiments.experiment import Claim, Numbers, Results, Row, Subject, Value, Verdict, every
+from layerwise.experiments.looking import at_once, device, drawn, network, within_row
 from layerwise.experiments.resnet.protocols import OPEN_CIFAR, cifar
 from layerwise.explain.lesions import error_rate
 from layerwise.layers.identity import deepen, plain_identity, zero_branch
@@ -44,17 +45,19 @@ def measure(to_identity: Callable[[nn.Module], None], subject: Subject) -> Numbe
     shallow, trained = network(subject, 0), network(subject, 1)
     arguments = dict(trained.architecture["arguments"])
     built = build(trained.architecture["name"], arguments.pop("num_classes"), arguments.pop("in_channels"), **arguments)
-    built = built.to(device()).eval()
-    deepen(shallow, built, to_identity)
-    numbers: dict[str, Value] = {}
+    built = built.to(device()).double().eval()
+    exact = copy.deepcopy(shallow).double()
+    deepen(exact, built, to_identity)
+    images, _ = at_once(subject, drawn(subject.samples("test"), COMPARED))
+    with torch.no_grad():
+        one, other = exact(images.double()), built(images.double())
+    numbers: dict[str, Value] = {"difference": float((one - other).abs().max() / one.abs().max())}
+    built.float()
     for split, name in (("test", "error"), ("train", "training_error")):
         images, labels = at_once(subject, drawn(subject.samples(split), PICTURES[subject.scale]))
         for who, model in (("shallow", shallow), ("built", built), ("trained", trained)):
             numbers[f"{who}_{name}"] = round(error_rate(model, images, labels), 4)
-    with torch.no_grad():
-        some = images[:COMPARED].double()
-        one, other = shallow.double()(some), built.double()(some)
-    return numbers | {"difference": float((one - other).abs().max() / one.abs().max())}
+    return numbers
 
 
 def _pair(shallow: str, deep: str, to_identity: Callable[[nn.Module], None]) -> Row:
@@ -77,19 +80,6 @@ def equal_function(row: str) -> Callable[[Results], Verdict]:
             return Verdict("not measured", f"no result of {row}")
         told = f"{row}: largest difference of logits {max(differences):.1e} of the largest logit, asked {EXACT:g}"
         return Verdict("holds" if max(differences) <= EXACT else "fails", told)
-
-    return judge
-
-
-def within_row(row: str, smaller: str, larger: str) -> Callable[[Results], Verdict]:
-    """Judges whether one number of a row is smaller than another of the same row, over its seeds."""
-    def judge(results: Results) -> Verdict:
-        sides = {name: [one for one in results.rows.get(row, ()) if name in one.numbers] for name in (smaller, larger)}
-        renamed = Results(results.scale, {
-            name: tuple(type(one)(one.seed, {"error": one.numbers[name]}) for one in found)
-            for name, found in sides.items()
-        })  # fmt: skip
-        return less(smaller, larger)(renamed)
 
     return judge
 

@@ -16,15 +16,13 @@ hundredth of 1, and that the gradient's norm in the first layer is at least a hu
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from layerwise.experiments.experiment import Claim, Numbers, Results, Row, Subject, Value, Verdict, every
-from layerwise.experiments.looking import at_once, device, drawn, network
-from layerwise.experiments.resnet.figure_7 import mean_over_seeds
+from layerwise.experiments.looking import at_once, device, drawn, mean_over_seeds, network
 from layerwise.experiments.resnet.panels import COLOURS, depth, labelled
 from layerwise.experiments.resnet.protocols import cifar_row, imagenet_row
 from layerwise.explain.signal_health import Health, signal_health
