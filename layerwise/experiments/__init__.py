@@ -13,14 +13,20 @@ from layerwise.experiments.alexnet import figure_1 as alexnet_figure_1
 from layerwise.experiments.alexnet import lrn as alexnet_lrn
 from layerwise.experiments.alexnet import overlapping_pooling as alexnet_overlapping_pooling
 from layerwise.experiments.experiment import Experiment
+from layerwise.experiments.history import numbers as history_numbers
+from layerwise.experiments.resnet import accounts as resnet_accounts
 from layerwise.experiments.resnet import cardinality as resnet_cardinality
 from layerwise.experiments.resnet import figure_1 as resnet_figure_1
 from layerwise.experiments.resnet import figure_4 as resnet_figure_4
 from layerwise.experiments.resnet import figure_6 as resnet_figure_6
+from layerwise.experiments.resnet import figure_7 as resnet_figure_7
 from layerwise.experiments.resnet import footnote_3 as resnet_footnote_3
 from layerwise.experiments.resnet import footnote_4 as resnet_footnote_4
 from layerwise.experiments.resnet import footnote_5 as resnet_footnote_5
+from layerwise.experiments.resnet import identity as resnet_identity
+from layerwise.experiments.resnet import lesions as resnet_lesions
 from layerwise.experiments.resnet import one_layer as resnet_one_layer
+from layerwise.experiments.resnet import signal_health as resnet_signal_health
 from layerwise.experiments.resnet import table_1 as resnet_table_1
 from layerwise.experiments.resnet import table_2 as resnet_table_2
 from layerwise.experiments.resnet import table_3 as resnet_table_3
@@ -38,10 +44,12 @@ EXPERIMENTS: dict[str, ModuleType] = {
     "alexnet/overlapping-pooling": alexnet_overlapping_pooling,
     "alexnet/dropout": alexnet_dropout,
     "resnet/figure-1": resnet_figure_1,
+    "resnet/identity": resnet_identity,
     "resnet/table-1": resnet_table_1,
     "resnet/table-2": resnet_table_2,
     "resnet/figure-4": resnet_figure_4,
     "resnet/footnote-3": resnet_footnote_3,
+    "resnet/signal-health": resnet_signal_health,
     "resnet/table-3": resnet_table_3,
     "resnet/footnote-4": resnet_footnote_4,
     "resnet/table-4": resnet_table_4,
@@ -49,11 +57,15 @@ EXPERIMENTS: dict[str, ModuleType] = {
     "resnet/table-6": resnet_table_6,
     "resnet/figure-6": resnet_figure_6,
     "resnet/footnote-5": resnet_footnote_5,
+    "resnet/figure-7": resnet_figure_7,
     "resnet/one-layer": resnet_one_layer,
     "resnet/table-7": resnet_table_7,
     "resnet/table-8": resnet_table_8,
     "resnet/width-depth": resnet_width_depth,
     "resnet/cardinality": resnet_cardinality,
+    "resnet/lesions": resnet_lesions,
+    "resnet/accounts": resnet_accounts,
+    "history/numbers": history_numbers,
 }
 
 
