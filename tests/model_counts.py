@@ -39,6 +39,10 @@ FOUR_LAYER = {
     "four_layer_adjacent_28": (85_098, 9_413_760, 28),
     "four_layer_hidden_28": (379_882, 9_708_032, 28),
     "four_layer_hidden_without_dropout_28": (379_882, 9_708_032, 28),
+    "four_layer_groups_28": (72_298, 6_904_960, 28),
+    "four_layer_half_28": (23_354, 2_825_280, 28),
+    "four_layer_bias_one_28": (85_098, 9_413_760, 28),
+    "four_layer_without_conv2_28": (59_466, 4_396_160, 28),
 }
 ZFNET = {
     "zfnet": (62_357_608, 1_168_032_896, 63),

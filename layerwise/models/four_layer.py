@@ -15,6 +15,7 @@ a fully connected layer of 512 units with dropout before the last one, for secti
 of both ~ N(0, 0.1^2) as in the one layer file with such a layer (of 64). The networks of the files that reach 13 %
 without and 11 % with normalisation, the paper's two numbers, are `four_layer_local` and `four_layer_local_lrn`: two
 convolutions of 64 and two layers of 32 kernels that differ from place to place.
+Four more stand for ablations of AlexNet: conv2 in two groups, half the kernels, biases 1 in conv2 and conv3, no conv2.
 Names that end in _28 take 28x28 pictures, the others 32x32.
 """
 
@@ -33,6 +34,7 @@ from layerwise.models.alexnet import IMAGENET_2012
 from layerwise.models.network import Network, Reported
 
 Pool = Callable[[], nn.Module]
+Widths = tuple[int, int, int]
 
 
 def overlapping_maximum() -> nn.Module:
@@ -55,16 +57,50 @@ def adjacent_average() -> nn.Module:
     return nn.AvgPool2d(2, stride=2)
 
 
+def second(design: Design) -> dict[str, nn.Module]:
+    """conv2 and its nonlinearity; of two groups each reads the maps of its own half of conv1."""
+    conv2 = nn.Conv2d(design.widths[0], design.widths[1], 5, padding=2, groups=design.groups)
+    return {"conv2": conv2, "nonlinearity2": design.nonlinearity()}
+
+
+def no_second(design: Design) -> dict[str, nn.Module]:
+    """conv2 removed; conv1 must be as wide as it was."""
+    assert design.widths[0] == design.widths[1], "conv3 would read another number of maps"
+    return {}
+
+
+def small_gaussian(model: nn.Module) -> None:
+    """Weights ~ N(0, 0.0001^2) in conv1 and N(0, 0.01^2) in the other layers, biases 0, as in the layer files."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            fill_normal(module.weight, 0.0001 if name.endswith("conv1") else 0.01)
+            assert module.bias is not None
+            nn.init.zeros_(module.bias)
+
+
+def small_gaussian_bias_one(model: nn.Module) -> None:
+    """As `small_gaussian`, with biases 1 in conv2 and conv3, as AlexNet's deeper layers have (section 5)."""
+    small_gaussian(model)
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Conv2d) and name.endswith(("conv2", "conv3")):
+            assert module.bias is not None
+            nn.init.ones_(module.bias)
+
+
 @dataclass(frozen=True)
 class Design:
     """What differs: the nonlinearity, pooling after conv1 and after the others, normalisation, units of a hidden fc
-    layer (0: none)."""
+    layer (0: none), kernels of conv1 to conv3, the towers that `second` keeps apart, and the start."""
 
     nonlinearity: Callable[[], nn.Module] = nn.ReLU
     first_pool: Pool = overlapping_maximum
     pool: Pool = overlapping_average
     response_norm: Callable[[], nn.Module] = nn.Identity
     hidden: int = 0
+    widths: Widths = (32, 32, 64)
+    groups: int = 1
+    second: Callable[[Design], dict[str, nn.Module]] = second
+    start: Callable[[nn.Module], None] = small_gaussian
 
 
 class FourLayer(Network):
@@ -76,29 +112,29 @@ class FourLayer(Network):
     def __init__(
         self, design: Design, num_classes: int = 10, in_channels: int = 3, dropout: float = 0.5, map_side: int = 4
     ) -> None:
+        one, two, three = design.widths
         features: dict[str, nn.Module] = {
-            "conv1": nn.Conv2d(in_channels, 32, 5, padding=2),
+            "conv1": nn.Conv2d(in_channels, one, 5, padding=2),
             "nonlinearity1": design.nonlinearity(),
             "pool1": design.first_pool(),
             "norm1": design.response_norm(),
-            "conv2": nn.Conv2d(32, 32, 5, padding=2),
-            "nonlinearity2": design.nonlinearity(),
+            **design.second(design),
             "pool2": design.pool(),
             "norm2": design.response_norm(),
-            "conv3": nn.Conv2d(32, 64, 5, padding=2),
+            "conv3": nn.Conv2d(two, three, 5, padding=2),
             "nonlinearity3": design.nonlinearity(),
             "pool3": design.pool(),
         }
         head: dict[str, nn.Module] = {"flatten": nn.Flatten()}
         if design.hidden:
             head |= {
-                "fc4": nn.Linear(64 * map_side**2, design.hidden),
+                "fc4": nn.Linear(three * map_side**2, design.hidden),
                 "nonlinearity4": design.nonlinearity(),
                 "dropout4": nn.Dropout(dropout),
             }
-        head["fc"] = nn.Linear(design.hidden or 64 * map_side**2, num_classes)
+        head["fc"] = nn.Linear(design.hidden or three * map_side**2, num_classes)
         super().__init__(features, head)
-        small_gaussian(self)
+        design.start(self)
         if design.hidden:
             for layer in self.head.children():
                 if isinstance(layer, nn.Linear):
@@ -139,20 +175,15 @@ class FourLayerLocal(Network):
             fill_normal(layer.weight, 0.04)
 
 
-def small_gaussian(model: nn.Module) -> None:
-    """Weights ~ N(0, 0.0001^2) in conv1 and N(0, 0.01^2) in the other layers, biases 0, as in the layer files."""
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            fill_normal(module.weight, 0.0001 if name.endswith("conv1") else 0.01)
-            assert module.bias is not None
-            nn.init.zeros_(module.bias)
-
-
 PLAIN = Design()
 TANH = Design(nonlinearity=nn.Tanh)
 LRN = Design(response_norm=ResponseNorm)
 ADJACENT = Design(first_pool=adjacent_maximum, pool=adjacent_average)
 HIDDEN = Design(hidden=512)
+GROUPS = Design(groups=2)
+HALF = Design(widths=(16, 16, 32))
+BIAS_ONE = Design(start=small_gaussian_bias_one)
+WITHOUT_CONV2 = Design(second=no_second)
 VARIANTS: dict[str, Callable[..., Network]] = {
     # Figure 1
     "four_layer": partial(FourLayer, PLAIN),
@@ -173,6 +204,11 @@ VARIANTS: dict[str, Callable[..., Network]] = {
     "four_layer_adjacent_28": partial(FourLayer, ADJACENT, map_side=3),
     "four_layer_hidden_28": partial(FourLayer, HIDDEN, map_side=3),
     "four_layer_hidden_without_dropout_28": partial(FourLayer, HIDDEN, dropout=0.0, map_side=3),
+    # What stands for AlexNet's other ablations on small pictures: sections 3.2, 5 and 7
+    "four_layer_groups_28": partial(FourLayer, GROUPS, map_side=3),
+    "four_layer_half_28": partial(FourLayer, HALF, map_side=3),
+    "four_layer_bias_one_28": partial(FourLayer, BIAS_ONE, map_side=3),
+    "four_layer_without_conv2_28": partial(FourLayer, WITHOUT_CONV2, map_side=3),
 }
 INPUTS = {name: (3, 28, 28) if name.endswith("_28") else (3, 24, 24) if "local" in name else (3, 32, 32)
           for name in VARIANTS}  # fmt: skip

@@ -10,7 +10,7 @@ What the paper leaves open, and how it is closed here, stands in OPEN_IMAGENET a
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from layerwise.experiments.experiment import Curve, Measured, Results, Row, Verdict, less
@@ -97,22 +97,64 @@ def few(recipe: Recipe, network: str) -> Recipe:
                    schedule="constant", milestones=())  # fmt: skip
 
 
-def by_points(better: str, worse: str, points: float, name: str = "error") -> Judge:
-    """Judges whether `better` is lower in `name` by the printed number of points, as near as the test set can tell.
+def by_points(better: str, worse: str, points: float, name: str = "error", seen: float = SEEN) -> Judge:
+    """Judges whether `better` is lower in `name` by the printed number of points, as near as `seen`.
 
     At the paper's scale alone: elsewhere the network, the data and the errors are others.
     """
     def judge(results: Results) -> Verdict:
-        if results.scale != "paper":
-            return Verdict("not measured", "a printed difference is compared at the paper's scale alone")
-        a, b = results.numbers(better, name), results.numbers(worse, name)
-        if not a or not b:
-            return Verdict("not measured", f"no result of {better if not a else worse}")
-        found = statistics.fmean(b) - statistics.fmean(a)
-        told = f"{worse} - {better} = {found:+.2f} points of {name}, printed {points:g}, seen to +-{SEEN:g}"
-        return Verdict("holds" if abs(found - points) <= SEEN else "fails", told)
+        found = _difference(results, better, worse, name)
+        if isinstance(found, Verdict):
+            return found
+        told = f"{worse} - {better} = {found:+.2f} points of {name}, printed {points:g}, held to +-{seen:g}"
+        return Verdict("holds" if abs(found - points) <= seen else "fails", told)
 
     return judge
+
+
+def at_least_points(better: str, worse: str, points: float, name: str = "error") -> Judge:
+    """As `by_points`, for a difference that is printed as "over"."""
+    def judge(results: Results) -> Verdict:
+        found = _difference(results, better, worse, name)
+        if isinstance(found, Verdict):
+            return found
+        told = f"{worse} - {better} = {found:+.2f} points of {name}, printed: over {points:g}, seen to +-{SEEN:g}"
+        if abs(found - points) <= SEEN:
+            return Verdict("inside the noise", told)
+        return Verdict("holds" if found > points else "fails", told)
+
+    return judge
+
+
+def _difference(results: Results, better: str, worse: str, name: str) -> float | Verdict:
+    """How many points `worse` lies above `better` at the paper's scale, or why that can't be said."""
+    if results.scale != "paper":
+        return Verdict("not measured", "a printed difference is compared at the paper's scale alone")
+    a, b = results.mean(better, name), results.mean(worse, name)
+    if a is None or b is None:
+        return Verdict("not measured", f"no result of {better if a is None else worse}")
+    return b - a
+
+
+def lower_early(low: str, high: str, part: Mapping[str, float]) -> Judge:
+    """Judges whether `low` has the lower mean training error over the first `part` (by scale) of the steps."""
+    def judge(results: Results) -> Verdict:
+        found = {row: tuple(Measured(seed, {"early": early(curve, part[results.scale])})
+                            for seed, curve in enumerate(results.curves(row))) for row in (low, high)}  # fmt: skip
+        verdict = less(low, high, "early")(Results(results.scale, found))
+        return Verdict(verdict.word, f"mean training error over the first {part[results.scale]:.2g} of the steps: "
+                                     f"{verdict.because}")
+
+    return judge
+
+
+def early(curve: Curve, part: float) -> float:
+    """The mean training error of the readings in the first `part` of a training."""
+    last = max(point["step"] for point in curve)
+    told = [point["training_error"] for point in curve if "training_error" in point]
+    first = [point["training_error"] for point in curve
+             if "training_error" in point and point["step"] <= part * last]  # fmt: skip
+    return statistics.fmean(first or told[:1])
 
 
 def gaps(results: Results, row: str) -> tuple[float, ...]:

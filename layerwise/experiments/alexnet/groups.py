@@ -1,0 +1,44 @@
+"""Section 3.2: two towers on two GPUs against one tower with half the kernels in each convolution.
+
+    layerwise reproduce alexnet/groups                  # small: Fashion-MNIST, 1,200 steps, three seeds
+    layerwise reproduce alexnet/groups --scale paper    # ILSVRC-2010, 90 epochs
+
+Costs 0.49 and 0.23 EFLOP at paper scale; at small scale two minutes of one core a row and seed.
+
+Left open in the paper: whether the fully connected layers of the one tower are as wide; they are here, 4,096 units
+(models/alexnet.py), so that it has 40.7 million parameters. Both towers run on one device: the same function, but the
+remark that two GPUs need slightly less time can't be judged.
+Deviations at small scale: the four-layer network with conv2 in two groups, against half its kernels everywhere.
+"""
+
+from __future__ import annotations
+
+from layerwise.experiments.alexnet import protocols
+from layerwise.experiments.experiment import Claim, Results, Value, Verdict, less
+from layerwise.recipe import Recipe
+
+TITLE = "AlexNet, section 3.2: two groups against half the kernels"
+ROWS = {"two_groups": protocols.imagenet_row("alexnet"), "half_kernels": protocols.imagenet_row("alexnet_one_gpu")}
+PAPER: dict[str, dict[str, Value]] = {"two_groups": {"error": 37.5, "top5_error": 17.0}}
+COLUMNS = ("error", "top5_error", "training_error", "parameters")
+STAND_INS = {"alexnet": "four_layer_groups_28", "alexnet_one_gpu": "four_layer_half_28"}
+
+
+def slightly_faster(results: Results) -> Verdict:
+    """Two GPUs are not at hand, so the two times can't be compared."""
+    return Verdict("not measured", "both networks run on one device here; the paper's times are of two GPUs and of one")
+
+
+CLAIMS = {
+    "lowers-error": Claim("Two towers have a lower test error than one with half the kernels (section 3.2).",
+                          less("two_groups", "half_kernels")),
+    "top-1-points": Claim("By 1.7 points of top-1 error.", protocols.by_points("two_groups", "half_kernels", 1.7)),
+    "top-5-points": Claim("By 1.2 points of top-5 error.",
+                          protocols.by_points("two_groups", "half_kernels", 1.2, "top5_error")),
+    "slightly-faster": Claim("On two GPUs it trains in slightly less time than the other on one.", slightly_faster),
+}  # fmt: skip
+
+
+def small(recipe: Recipe) -> Recipe:
+    """The four-layer network, in two groups or with half its kernels."""
+    return protocols.small(recipe, STAND_INS[recipe.network])
