@@ -8,10 +8,20 @@ from __future__ import annotations
 from types import ModuleType
 
 from layerwise.errors import InputError, nearest
+from layerwise.experiments.alexnet import bias_one as alexnet_bias_one
+from layerwise.experiments.alexnet import colour as alexnet_colour
+from layerwise.experiments.alexnet import crops_and_flips as alexnet_crops_and_flips
 from layerwise.experiments.alexnet import dropout as alexnet_dropout
 from layerwise.experiments.alexnet import figure_1 as alexnet_figure_1
+from layerwise.experiments.alexnet import figure_2 as alexnet_figure_2
+from layerwise.experiments.alexnet import figure_3 as alexnet_figure_3
+from layerwise.experiments.alexnet import groups as alexnet_groups
 from layerwise.experiments.alexnet import lrn as alexnet_lrn
+from layerwise.experiments.alexnet import middle_convolution as alexnet_middle_convolution
 from layerwise.experiments.alexnet import overlapping_pooling as alexnet_overlapping_pooling
+from layerwise.experiments.alexnet import table_1 as alexnet_table_1
+from layerwise.experiments.alexnet import table_2 as alexnet_table_2
+from layerwise.experiments.alexnet import weight_decay as alexnet_weight_decay
 from layerwise.experiments.experiment import Experiment
 from layerwise.experiments.history import numbers as history_numbers
 from layerwise.experiments.resnet import accounts as resnet_accounts
@@ -40,9 +50,19 @@ from layerwise.experiments.resnet import width_depth as resnet_width_depth
 # "paper/table": its file. Each file adds its own line, in the order of the paper.
 EXPERIMENTS: dict[str, ModuleType] = {
     "alexnet/figure-1": alexnet_figure_1,
+    "alexnet/figure-2": alexnet_figure_2,
+    "alexnet/groups": alexnet_groups,
     "alexnet/lrn": alexnet_lrn,
     "alexnet/overlapping-pooling": alexnet_overlapping_pooling,
+    "alexnet/colour": alexnet_colour,
+    "alexnet/crops-and-flips": alexnet_crops_and_flips,
     "alexnet/dropout": alexnet_dropout,
+    "alexnet/bias-one": alexnet_bias_one,
+    "alexnet/weight-decay": alexnet_weight_decay,
+    "alexnet/table-1": alexnet_table_1,
+    "alexnet/table-2": alexnet_table_2,
+    "alexnet/figure-3": alexnet_figure_3,
+    "alexnet/middle-convolution": alexnet_middle_convolution,
     "resnet/figure-1": resnet_figure_1,
     "resnet/identity": resnet_identity,
     "resnet/table-1": resnet_table_1,

@@ -42,6 +42,7 @@ FEW = 5000  # training pictures of what overfits
 SEEN = 0.35  # points: two standard errors of a difference of two errors near 40 % on 150,000 pictures
 FILES_RATE = 0.001  # the layer files' own
 SMALL_RATE = 0.003  # fastest of 0.001, 0.003, 0.01, 0.03 in 300 steps on Fashion-MNIST with ReLU
+SAME = 0.5  # points within which a printed error counts as reproduced: another seed, crop and plateau
 
 
 def imagenet(network: str, data: str = "imagenet-2010") -> Recipe:
@@ -122,6 +123,29 @@ def at_least_points(better: str, worse: str, points: float, name: str = "error")
         if abs(found - points) <= SEEN:
             return Verdict("inside the noise", told)
         return Verdict("holds" if found > points else "fails", told)
+
+    return judge
+
+
+def below(row: str, bound: float, name: str = "error") -> Judge:
+    """Judges whether a row lies below a printed number, at the paper's scale alone."""
+    def judge(results: Results) -> Verdict:
+        found = results.mean(row, name)
+        if found is None or results.scale != "paper":
+            return Verdict("not measured", "a printed number is compared at the paper's scale alone")
+        return Verdict("holds" if found < bound else "fails", f"{row}: {name} {found:.2f}, asked below {bound:g}")
+
+    return judge
+
+
+def near(row: str, printed: float, name: str = "error") -> Judge:
+    """Judges whether a row has a printed number, as near as SAME, at the paper's scale alone."""
+    def judge(results: Results) -> Verdict:
+        found = results.mean(row, name)
+        if found is None or results.scale != "paper":
+            return Verdict("not measured", "a printed number is compared at the paper's scale alone")
+        told = f"{row}: {name} {found:.2f}, printed {printed:g}, held to +-{SAME:g}"
+        return Verdict("holds" if abs(found - printed) <= SAME else "fails", told)
 
     return judge
 
