@@ -1,7 +1,7 @@
 """Measured results kept in `results/`, and `docs/results.md`, which is generated from them and from nothing else.
 
     python -m layerwise.report.ledger keep RUN EXPERIMENT/ROW    # a run's recipe, metrics, environment
-    python -m layerwise.report.ledger                            # writes docs/results.md and docs/figures
+    python -m layerwise.report.ledger                            # writes docs/{results,papers}.md, docs/figures
 
 A result is `results/<experiment>/<row>/seed<N>/{recipe,metrics,environment}.json`. Benchmarks save their own JSON as
 `results/benchmarks/<name>.json`. What `layerwise reproduce` measured is `results/measured` (`experiments/measured.py`).
@@ -23,6 +23,8 @@ from layerwise.errors import InputError
 from layerwise.recipe import Recipe
 from layerwise.recipes.presets import PRESETS
 from layerwise.recipes.values import show
+from layerwise.report.papers_learn import PAGE as LEARNERS_PAGE
+from layerwise.report.papers_learn import papers_page
 from layerwise.report.papers_page import FIGURES, draw_all, sections
 from layerwise.report.text import clean
 
@@ -139,8 +141,9 @@ def main(arguments: list[str]) -> int:
         return 2
     for drawn in draw_all(ROOT / "results", (ROOT / PAGE).parent / FIGURES):
         print(drawn)
-    (ROOT / PAGE).write_text(page(), "utf-8")
-    print(ROOT / PAGE)
+    for name, text in ((PAGE, page()), (LEARNERS_PAGE, papers_page(ROOT))):
+        (ROOT / name).write_text(text, "utf-8")
+        print(ROOT / name)
     return 0
 
 
