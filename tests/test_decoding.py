@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from layerwise.data import augment, decoding, resize
-from layerwise.data.augment import augment_picture, decoding_scale, draw, mirrored, resample, resized_box
-from layerwise.data.decoding import Opened, largest_scale, open_scaled
+from layerwise.data.augment import augment_picture, crop_needs, draw, mirrored, resample, resized_box
+from layerwise.data.decoding import Needs, Opened, largest_scale, open_scaled
 from layerwise.data.images import ImageRules, open_image
 from layerwise.data.loader import Normaliser, plain_batches, training_batches
 from layerwise.data.memory import Scratch
@@ -57,7 +58,7 @@ def psnr(one: NDArray[np.uint8], two: NDArray[np.uint8]) -> float:
 
 
 def opened(file: Path, scale: int, rules: ImageRules = RULES) -> Opened:
-    found = open_scaled(file, rules, lambda height, width: scale)
+    found = open_scaled(file, rules, lambda height, width: Needs(scale))
     assert found is not None
     return found
 
@@ -82,7 +83,7 @@ def test_without_scaling_the_pixels_are_open_images(kind: str, orientation: int,
         assert np.array_equal(found.pixels, whole)
         assert (found.height, found.width, found.scale) == (*whole.shape[:2], 1)
     seen: list[tuple[int, int]] = []
-    open_scaled(file, RULES, lambda height, width: (seen.append((height, width)), 1)[1])
+    open_scaled(file, RULES, lambda height, width: (seen.append((height, width)), Needs())[1])
     assert seen == [(101, 67) if orientation >= 5 else (67, 101)], "the scale is chosen for the upright picture"
 
 
@@ -118,6 +119,79 @@ def test_both_decoders_agree_to_the_bit(tmp_path: Path, monkeypatch: pytest.Monk
                 assert np.array_equal(opened(file, scale).pixels, fast), (mode, how, scale)
 
 
+SUBSAMPLED = {f"subsampling {kind}": ("RGB", {"subsampling": kind}) for kind in range(3)}
+
+
+@pytest.mark.parametrize("kind", sorted({**DIRECT, **SUBSAMPLED}))
+def test_the_rows_above_those_left_out_are_the_whole_pictures(kind: str, tmp_path: Path) -> None:
+    mode, how = {**DIRECT, **SUBSAMPLED}[kind]
+    file = jpeg(tmp_path / "a.jpg", photograph(203, 301).convert(mode), **how)
+    shorter = []
+    for scale in (1, 2, 4, 8):
+        whole = opened(file, scale)
+        for rows in (1, 15, 16, 17, 100, 150, 254, 285, 300, 301):
+            for scratch in (None, Scratch()):
+                found = open_scaled(file, RULES, lambda *sides, needs=(scale, rows): Needs(*needs), scratch)
+                assert found is not None
+                assert (found.height, found.width, found.scale) == (301, 203, scale)
+                assert len(found.pixels) * scale >= rows
+                # A box down to the last row that is needed, the lower edge of which is rounded.
+                box = (0, 0, rows, 203)
+                assert np.array_equal(found.part(box), whole.part(box)), (scale, rows)
+                shorter.append(len(found.pixels) < len(whole.pixels))
+    if decoding.turbo is not None:
+        assert any(shorter) == (kind not in ("progressive", "grey, progressive", "restart markers"))
+
+
+def test_rows_next_to_those_left_out_would_differ(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Negative control: without rows to spare the last ones lack their neighbours' part in their colours."""
+    if decoding.turbo is None:
+        pytest.skip("simplejpeg is not installed")
+    file = jpeg(tmp_path / "a.jpg", photograph(203, 301), subsampling=2)
+    data = file.read_bytes()
+    header, whole = decoding._header(data), opened(file, 1).pixels
+    assert header is not None
+    found = decoding._fast(data, header, 160, 1, None)
+    assert found is not None
+    assert np.array_equal(found[:144], whole[:144])
+    assert not np.array_equal(found, whole[:160])
+
+
+def test_damage_in_the_rows_that_are_needed_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if decoding.turbo is None:
+        pytest.skip("simplejpeg is not installed")
+    file = jpeg(tmp_path / "a.jpg", photograph(203, 301))
+    data = bytearray(file.read_bytes())
+    header = decoding._header(bytes(data))
+    assert header is not None
+    assert decoding._fast(bytes(data), header, 200, 1, None) is not None
+    start = bytes(data).index(b"\xff\xda") + 200
+    data[start : start + 2] = b"\xff\xd0"  # a marker, before which all data are taken to have come
+    assert decoding._fast(bytes(data), header, 200, 1, None) is None
+    monkeypatch.setattr(decoding, "LEFT_OUT", re.compile(""))
+    assert decoding._fast(bytes(data), header, 200, 1, None) is not None, "control: any complaint is let pass"
+
+
+@pytest.mark.parametrize(
+    "change", ["frame of 12 bits", "two frames", "two EXIFs", "filler", "short segment", "no frame"]
+)
+def test_an_unusual_header_is_left_to_pillow(change: str, tmp_path: Path) -> None:
+    data = jpeg(tmp_path / "a.jpg", photograph(64, 48)).read_bytes()
+    assert decoding._header(data) is not None
+    frame, exif = data.index(b"\xff\xc0"), data.index(b"\xff\xe1")
+    length = 2 + int.from_bytes(data[frame + 2 : frame + 4], "big")
+    exif_length = 2 + int.from_bytes(data[exif + 2 : exif + 4], "big")
+    altered = {
+        "frame of 12 bits": data[: frame + 4] + b"\x0c" + data[frame + 5 :],
+        "two frames": data[:frame] + data[frame : frame + length] + data[frame:],
+        "two EXIFs": data[:exif] + data[exif : exif + exif_length] + data[exif:],
+        "filler": data[:frame] + b"\xff" + data[frame:],
+        "short segment": data[:frame] + b"\xff\xfe\x00\x01" + data[frame:],
+        "no frame": data[:frame] + data[frame + length :],
+    }[change]
+    assert decoding._header(altered) is None
+
+
 def test_what_is_no_plain_jpeg_is_left_to_open_image(tmp_path: Path) -> None:
     picture = photograph(101, 67)
     jpeg(tmp_path / "cmyk.jpg", picture.convert("CMYK"))
@@ -128,10 +202,10 @@ def test_what_is_no_plain_jpeg_is_left_to_open_image(tmp_path: Path) -> None:
     (tmp_path / "empty.jpg").write_bytes(b"")
     os.mkfifo(tmp_path / "pipe.jpg")
     for name in ("cmyk.jpg", "a.png", "short.jpg", "noise.jpg", "empty.jpg", "pipe.jpg", "missing.jpg", "."):
-        assert open_scaled(tmp_path / name, RULES, lambda height, width: 1) is None, name
+        assert open_scaled(tmp_path / name, RULES, lambda height, width: Needs()) is None, name
     for rules in (ImageRules(max_pixels=101 * 67 - 1), ImageRules(max_bytes=len(whole) - 1)):
-        assert open_scaled(tmp_path / "whole.jpg", rules, lambda height, width: 8) is None
-    assert open_scaled(tmp_path / "whole.jpg", ImageRules(max_pixels=101 * 67), lambda height, width: 8) is not None
+        assert open_scaled(tmp_path / "whole.jpg", rules, lambda height, width: Needs(8)) is None
+    opened(tmp_path / "whole.jpg", 8, ImageRules(max_pixels=101 * 67))
 
 
 @pytest.mark.parametrize("size", [1, 7, 64, 224])
@@ -149,9 +223,9 @@ def crops(file: Path, scaled: bool, count: int = 20, moved: int = 0) -> tuple[li
     preprocess = Preprocess(3, 64, "short-side", 72, "bilinear", "apply", *(np.full((3, 1, 1), 0.5, np.float32),) * 2)
     draws, made, scales = draw(chosen, 0, np.arange(count)), [], set()
     for at in range(count):
-        choose = decoding_scale(chosen, preprocess, draws.crop[at])
+        choose = crop_needs(chosen, preprocess, draws.crop[at])
         assert choose is not None
-        found = open_scaled(file, RULES, choose if scaled else lambda height, width: 1)
+        found = open_scaled(file, RULES, choose if scaled else lambda height, width: Needs())
         assert found is not None
         if moved:
             found = dataclasses.replace(found, pixels=np.roll(found.pixels, moved, axis=1))
@@ -278,7 +352,7 @@ def test_bytes_of_a_piece_are_read_like_a_file(tmp_path: Path) -> None:
 
     buffer = io.BytesIO()
     photograph(101, 67).save(buffer, "JPEG")
-    found = open_scaled(Piece(), RULES, lambda height, width: 1)
+    found = open_scaled(Piece(), RULES, lambda height, width: Needs())
     assert found is not None
     assert np.array_equal(found.pixels, open_image(buffer.getvalue(), RULES)[0])
 

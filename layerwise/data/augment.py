@@ -18,7 +18,7 @@ from torch import Tensor
 
 from layerwise.data import resize
 from layerwise.data.colour import Colour, colour_shift, fit_colour
-from layerwise.data.decoding import Opened, largest_scale
+from layerwise.data.decoding import Needs, Opened, largest_scale
 from layerwise.data.memory import Scratch
 from layerwise.data.preprocess import Preprocess
 from layerwise.data.windows import Windows
@@ -33,7 +33,7 @@ __all__ = [
     "augment_picture",
     "check_augmentation",
     "colour_shift",
-    "decoding_scale",
+    "crop_needs",
     "draw",
     "fit_colour",
     "mix",
@@ -190,17 +190,21 @@ def _in_memory(image: NDArray[np.uint8], scratch: Scratch) -> NDArray[np.uint8]:
     return copy
 
 
-def decoding_scale(
+def crop_needs(
     recipe: Recipe, preprocess: Preprocess, numbers: NDArray[np.float64]
-) -> Callable[[int, int], int] | None:
-    """By how much a picture of (height, width) may be decoded smaller for its crop; None where it is used whole."""
-    if recipe.crop == "resized":
-        least, size = recipe.crop_area_min, preprocess.size
-        return lambda height, width: largest_scale(*resized_box(height, width, least, numbers)[2:], size)
-    if recipe.crop == "scale":
-        side = short_side(recipe, numbers)
-        return lambda height, width: 1 if _strip(height, width) else largest_scale(height, width, side)
-    return None
+) -> Callable[[int, int], Needs] | None:
+    """What the crop takes of a picture of (height, width); None where that is all of it as it is."""
+
+    def box(height: int, width: int) -> Needs:
+        top, _, down, across = resized_box(height, width, recipe.crop_area_min, numbers)
+        return Needs(largest_scale(down, across, preprocess.size), top + down)
+
+    def whole(height: int, width: int) -> Needs:
+        if _strip(height, width):
+            return Needs()
+        return Needs(largest_scale(height, width, short_side(recipe, numbers)))
+
+    return {"resized": box, "scale": whole}.get(recipe.crop)
 
 
 def _strip(height: int, width: int) -> bool:

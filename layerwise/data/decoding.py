@@ -9,17 +9,22 @@ to the bit. Only training crops are read like this; evaluation and prediction de
 container and its rule for EXIF, and whatever is odd or fails is left to it, with its messages. The pixels are
 simplejpeg's where that is installed, which is faster, else Pillow's; both are libjpeg-turbo and agree to the bit
 (tests/test_decoding.py), so what is installed changes nothing but speed.
+
+No library at hand decodes a part of a JPEG alone, but the rows below the crop can be left out: the decoder is told of a
+lower picture, stops there and complains of what follows. Its rows are the whole picture's to the bit.
 """
 
 from __future__ import annotations
 
 import io
 import os
+import re
 import stat
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,9 +47,19 @@ END = b"\xff\xd9"
 READING = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 # A JPEG's markers: frames that both decoders read, the segments that may stand before the scan, EXIF's, the scan's.
 FRAMES, PLAIN, APP1, SCAN = (0xC0, 0xC1, 0xC2), {0xC4, 0xDB, 0xDD, 0xFE, *range(0xE0, 0xF0)}, 0xE1, 0xDA
+PROGRESSIVE, RESTARTS = 0xC2, 0xDD
+BELOW = 16  # at least so many rows more than are needed: those next to the last one have a part in its colours
+LEFT_OUT = re.compile(r"\d+ extraneous bytes before marker 0xd9$")
 
 Picture = NDArray[np.uint8]
 Box = tuple[int, int, int, int]  # top, left, height, width
+
+
+class Needs(NamedTuple):
+    """What a crop takes of a picture: all of it at 1 / `scale`, or its first `rows` alone, counted before scaling."""
+
+    scale: int = 1
+    rows: int = sys.maxsize
 
 
 class Readable(Protocol):
@@ -58,7 +73,7 @@ class Readable(Protocol):
 class Opened:
     """A picture for a crop: `pixels` (h, w, C) uint8, upright, of a picture of `height` and `width`.
 
-    h is height / scale, rounded up, and so w.
+    h is height / scale, rounded up, and so w; less where rows below those that were needed are missing.
     """
 
     pixels: Picture
@@ -90,9 +105,9 @@ def largest_scale(down: int, across: int, size: int) -> int:
 
 
 def open_scaled(
-    file: Readable, rules: ImageRules, choose: Callable[[int, int], int], scratch: Scratch | None = None
+    file: Readable, rules: ImageRules, choose: Callable[[int, int], Needs], scratch: Scratch | None = None
 ) -> Opened | None:
-    """A JPEG decoded at 1 / `choose(height, width)` of its upright size, where that is 1, 2, 4 or 8.
+    """What `choose(height, width)` needs of a JPEG of this upright size, its scale being 1, 2, 4 or 8.
 
     None where the file is for `open_image`: another format, an odd JPEG, or one that cannot be read. With `scratch`
     the pixels may lie in it: they are good until it is used for the next picture.
@@ -112,8 +127,8 @@ def open_scaled(
             JpegImagePlugin.JpegImageFile(io.BytesIO(data))  # warns of EXIF that `open_image` does without
         turn = turn if rules.exif == "apply" else 1
         height, width = (header.width, header.height) if turn >= 5 else (header.height, header.width)
-        scale = choose(height, width)
-        pixels = _pixels(data, header, scale, scratch)
+        scale, rows = choose(height, width)
+        pixels = _pixels(data, header, Needs(scale, rows if turn == 1 else header.height), scratch)
     except (InputError, OSError, SyntaxError, ValueError, IndexError, Warning, Image.DecompressionBombError):
         return None
     return Opened(pixels if turn == 1 else _turned(pixels, turn), height, width, scale)
@@ -147,6 +162,8 @@ class Header:
     width: int
     channels: int
     exif: bytes
+    height_at: int  # where it says so
+    straight: bool  # one scan from top to bottom without restarts
 
 
 def _header(data: bytes) -> Header | None:
@@ -154,7 +171,7 @@ def _header(data: bytes) -> Header | None:
 
     Pillow's reader of headers takes ten times as long, in which no other thread runs.
     """
-    position, frame, exif = 2, (0, 0, 0), b""
+    position, frame, exif, height_at, straight = 2, (0, 0, 0), b"", 0, True
     while data[position + 1] != SCAN:
         kind, length = data[position + 1], data[position + 2] << 8 | data[position + 3]
         content = position + 4
@@ -164,34 +181,51 @@ def _header(data: bytes) -> Header | None:
             if frame[2] or data[content] != 8:  # a second frame, or more than 8 bits
                 return None
             sides = data[content + 1] << 8 | data[content + 2], data[content + 3] << 8 | data[content + 4]
-            frame = (*sides, data[content + 5])
+            frame, height_at = (*sides, data[content + 5]), content + 1
+            straight = straight and kind != PROGRESSIVE
         elif kind == APP1 and data[content : content + 6] == b"Exif\0\0":
             if exif:
                 return None
             exif = data[content : position + 2 + length]
         elif kind not in PLAIN:
             return None
+        straight = straight and kind != RESTARTS
         position += 2 + length
-    return Header(*frame, exif) if data[position] == 0xFF and frame[2] in (1, 3) else None
+    if data[position] != 0xFF or frame[2] not in (1, 3):
+        return None
+    return Header(*frame, exif, height_at, straight and data[position + 4] == frame[2])
 
 
-def _pixels(data: bytes, header: Header, scale: int, scratch: Scratch | None) -> Picture:
-    """The JPEG's pixels (H / scale, W / scale, C), sides rounded up, as stored."""
-    shape = (-(-header.height // scale), -(-header.width // scale), header.channels)
+def _pixels(data: bytes, header: Header, needs: Needs, scratch: Scratch | None) -> Picture:
+    """The JPEG's pixels (H / scale, W / scale, C), sides rounded up, as stored; maybe its first rows alone."""
+    scale = needs.scale
     if turbo is not None:
-        memory = None if scratch is None else scratch.picture("decoded", shape)
-        try:
-            # The factor is the least shrinking, the sides are the most of it.
-            decoded = turbo(data, "GRAY" if header.channels == 1 else "RGB", min_factor=scale, min_height=shape[0],
-                            min_width=shape[1], buffer=memory)
-        except ValueError:  # also for what libjpeg only warns of: Pillow decides
-            decoded = None
-        if decoded is not None and decoded.shape == shape:
-            return np.asarray(decoded)
+        first = (needs.rows // BELOW + 2) * BELOW
+        decoded = _fast(data, header, first, scale, scratch) if header.straight and first < header.height else None
+        if decoded is None:
+            decoded = _fast(data, header, header.height, scale, scratch)
+        if decoded is not None:
+            return decoded
     picture = JpegImagePlugin.JpegImageFile(io.BytesIO(data))
     if scale > 1:
         picture.draft(None, (picture.width // scale, picture.height // scale))
     pixels = np.asarray(picture, dtype=np.uint8).reshape(*picture.size[::-1], -1)
-    if pixels.shape != shape:
+    if pixels.shape != (-(-header.height // scale), -(-header.width // scale), header.channels):
         raise ValueError("decoded at another scale")
     return pixels
+
+
+def _fast(data: bytes, header: Header, rows: int, scale: int, scratch: Scratch | None) -> Picture | None:
+    """The first rows by the fast decoder; None where it found anything odd in them."""
+    assert turbo is not None
+    shape = (-(-rows // scale), -(-header.width // scale), header.channels)
+    pixels = (scratch or Scratch()).picture("decoded", shape)
+    if rows < header.height:
+        data = b"".join((data[: header.height_at], rows.to_bytes(2, "big"), data[header.height_at + 2 :]))
+    try:
+        # The factor is the least shrinking, the sides are the most of it.
+        decoded = turbo(data, "GRAY" if header.channels == 1 else "RGB", min_factor=scale, min_height=shape[0],
+                        min_width=shape[1], buffer=pixels)
+    except ValueError as problem:  # also for what libjpeg only warns of, and its first warning alone is told
+        return pixels if rows < header.height and LEFT_OUT.search(str(problem)) else None
+    return pixels if decoded.shape == shape else None

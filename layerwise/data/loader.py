@@ -25,13 +25,13 @@ from layerwise.data.augment import (
     augment_picture,
     check_augmentation,
     colour_shift,
-    decoding_scale,
+    crop_needs,
     draw,
     in_parts,
     mix,
     whole_batches,
 )
-from layerwise.data.decoding import Opened, open_scaled
+from layerwise.data.decoding import Needs, Opened, open_scaled
 from layerwise.data.memory import Batches, Scratch
 from layerwise.data.order import Place, class_weights, draw_rates, epoch_batches, epoch_order, repeats
 from layerwise.data.preprocess import Preprocess, to_tensor
@@ -133,8 +133,8 @@ def shared_batches(
         draws, indices = draw(recipe, epoch, all_keys[batch]), batches[batch]
 
         def make(at: int, scratch: Scratch) -> Picture:
-            scale = decoding_scale(recipe, preprocess, draws.crop[at])
-            picture = _for_crop(samples, indices[at], scale, scratch)
+            needs = crop_needs(recipe, preprocess, draws.crop[at])
+            picture = _for_crop(samples, indices[at], needs, scratch)
             return augment_picture(picture, draws, at, recipe, preprocess, scratch)
 
         return make
@@ -206,11 +206,11 @@ def _opened(samples: Samples, index: np.int64) -> Picture:
 
 
 def _for_crop(
-    samples: Samples, index: np.int64, scale: Callable[[int, int], int] | None, scratch: Scratch
+    samples: Samples, index: np.int64, needs: Callable[[int, int], Needs] | None, scratch: Scratch
 ) -> Opened:
     """A picture for a training crop, no larger than that needs; see `decoding`."""
-    if scale is not None and samples.paths is not None:
-        found = open_scaled(samples.paths[int(index)], samples.rules, scale, scratch)
+    if needs is not None and samples.paths is not None:
+        found = open_scaled(samples.paths[int(index)], samples.rules, needs, scratch)
         if found is not None:
             return found
     return Opened.whole(_opened(samples, index))
