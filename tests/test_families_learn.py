@@ -4,7 +4,10 @@ The digits are enlarged to the smallest picture that the network takes. The budg
 batch is as large as the time allows, and the rule is Adam's or momentum's, whichever the paper's start of the weights
 suits. The loss of the last 20 steps must be below 1.4, where guessing gives ln 10 = 2.303.
 
-A run of the tests takes the networks marked quick; LAYERWISE_ALL_FAMILIES=1 takes all of them (some minutes).
+A run of the tests takes the networks marked quick; all of them take half an hour on two cores, and a trial may be longer
+than the limit that the project sets for a test:
+
+    LAYERWISE_ALL_FAMILIES=1 python -m pytest tests/test_families_learn.py -o faulthandler_timeout=3600
 """
 
 from __future__ import annotations
@@ -132,7 +135,7 @@ def learn(trial: Trial, shuffled_labels: bool = False) -> float:
 def test_a_network_of_the_family_learns(family: str) -> None:
     trial = TRIALS[family]
     if not trial.quick and not os.environ.get("LAYERWISE_ALL_FAMILIES"):
-        pytest.skip("takes longer than the others; LAYERWISE_ALL_FAMILIES=1 runs it")
+        pytest.skip("takes longer than the others; LAYERWISE_ALL_FAMILIES=1 runs it (see the head of this file)")
     assert learn(trial) < BELOW
 
 
