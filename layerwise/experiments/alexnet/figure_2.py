@@ -21,6 +21,7 @@ from layerwise.models import published_input, shapes
 TITLE = "AlexNet, Figure 2: the architecture and its neurons"
 LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
 PRINTED = (253_440, 186_624, 64_896, 64_896, 43_264, 4096, 4096, 1000)
+ARROW = {"arrowstyle": "->", "linewidth": 0.7, "color": "#555555"}
 PRINTED_INPUT, PRINTED_NEURONS = 150_528, 650_000
 
 
@@ -92,11 +93,14 @@ CLAIMS = {
 def _arrows(axes: Axes, place: int, crossing: bool) -> None:
     """From the layer before: within each tower, and across where a layer reads both."""
     targets = (0.0,) if place == len(LAYERS) - 1 else (1.0, -1.0)
+    if place == 0:
+        for end in targets:
+            axes.annotate("", (-0.25, end), (-1.0, 0.0), arrowprops=ARROW)
+        return
     for start in (1.0, -1.0):
         for end in targets:
             if crossing or start == end:
-                axes.annotate("", (1.2 * place - 0.36, end), (1.2 * place - 0.84, start),
-                              arrowprops={"arrowstyle": "->", "linewidth": 0.7, "color": "#555555"})  # fmt: skip
+                axes.annotate("", (1.2 * place - 0.36, end), (1.2 * place - 0.84, start), arrowprops=ARROW)
 
 
 def draw(results: Results, figure: Figure) -> None:
@@ -119,14 +123,17 @@ def draw(results: Results, figure: Figure) -> None:
             corner = (1.2 * place - width / 2, middle - height / 2)
             axes.add_patch(Rectangle(corner, width, height, facecolor="#dfe7f2", edgecolor="black", linewidth=0.8))
             part = channels // len(towers)
-            told = f"{side}x{side}\nx{part}" if side > 1 else str(part)
-            axes.text(1.2 * place, middle, told, ha="center", va="center", fontsize=7)
+            told = f"{side}x{side}x{part}" if side > 1 else str(part)
+            axes.text(1.2 * place, middle + height / 2 + 0.04, told, ha="center", va="bottom", fontsize=7)
         axes.text(1.2 * place, -1.85, f"{layer}\n{numbers[layer]:,}", ha="center", va="top", fontsize=7)
         printed = PRINTED[place]
         axes.text(1.2 * place, -2.45, f"paper\n{printed:,}", ha="center", va="top", fontsize=7,
                   color="black" if numbers[layer] == printed else "#c8102e")  # fmt: skip
-        if place:
-            _arrows(axes, place, crossing=layer in ("conv3", "fc6", "fc7", "fc8"))
-    axes.text(-1.2, 0, f"input\n{numbers['input']:,}\npaper\n{PRINTED_INPUT:,}", ha="center", va="center", fontsize=7)
+        _arrows(axes, place, crossing=layer in ("conv3", "fc6", "fc7", "fc8"))
+    units = numbers["input"]
+    axes.add_patch(Rectangle((-1.35, -0.5), 0.3, 1.0, facecolor="white", edgecolor="black", linewidth=0.8))
+    axes.text(-1.2, -1.85, f"input\n{units:,}", ha="center", va="top", fontsize=7)
+    axes.text(-1.2, -2.45, f"paper\n{PRINTED_INPUT:,}", ha="center", va="top", fontsize=7,
+              color="black" if units == PRINTED_INPUT else "#c8102e")  # fmt: skip
     axes.set_xlim(-1.8, 1.2 * len(LAYERS))
     axes.set_ylim(-3.1, 1.7)
