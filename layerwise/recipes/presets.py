@@ -258,7 +258,7 @@ NOTES: dict[str, PresetNote] = {
         "Small pictures in five epochs, for 93 % on Fashion-MNIST in the fewest seconds of a processor.",
         "this project, after the CIFAR-10 speed runs: Jordan, 94% on CIFAR-10 in 3.29 seconds on a single GPU (2024)",
         (),
-        "not run",
+        "measured here",
     ),
     "resnet-cifar": PresetNote(
         "The residual networks' CIFAR-10 training: 64,000 steps of 128, rate 0.1 divided by 10 at 32,000 and 48,000.",
