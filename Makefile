@@ -1,7 +1,7 @@
 # make demo    trains, tests and reports a network on handwritten digits (no download of data)
 # make test    ruff, mypy and the tests
 # make check   ruff and mypy alone
-# make bench   the training loop against a bare loop
+# make bench   all benchmarks, under 20 minutes on two cores, with a table at the end
 # Each makes the environment that it needs, in .venv, from pyproject.toml and constraints.txt.
 # PYTHON=python3.12 make demo chooses another Python; pip's own settings (PIP_INDEX_URL and others) are respected.
 
@@ -29,9 +29,7 @@ check: $(VENV)/dev-is-installed
 	$(BIN)/mypy
 
 bench: $(VENV)/core-is-installed
-	$(BIN)/python benchmarks/loop.py
-	$(BIN)/python benchmarks/training.py --rounds 3 --seconds 4
-	$(BIN)/python benchmarks/startup.py
+	$(BIN)/python benchmarks/all.py
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -169,6 +169,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
           f"{options.rounds} rounds: command {found['command_images_per_second']:.0f} images/s, "
           f"bare {found['bare_images_per_second']:.0f} images/s")
     print(f"ratio {found['ratio']:.3f} ({found['ratio_least']:.3f} to {found['ratio_most']:.3f}), limit {LIMIT}")
+    print(f"summary: loop {found['network']} | {found['ratio']:.2f} | {LIMIT:g} | "
+          f"{'ok' if found['ratio'] >= LIMIT else 'not'}")
     if options.save is not None:
         options.save.write_text(json.dumps(found, indent=2) + "\n", "utf-8")
     return 0 if found["ratio"] >= LIMIT else 4

@@ -1,38 +1,47 @@
-"""What a training step of the deepest networks takes in memory on a CPU, against the limit of 20 GiB.
+"""What training takes in memory on a CPU: ResNet-50 by the command against 6 GiB, the deepest networks against 20 GiB.
 
-    python benchmarks/memory.py [--networks resnet1202 densenet_bc250_k24] [--batch 128] [--recompute none blocks]
-                                [--threads 2] [--save FILE]
+    python benchmarks/memory.py [--networks resnet50 resnet1202 densenet_bc250_k24] [--batch 128]
+                                [--recompute none blocks] [--threads 2] [--save FILE]
 
-Each case is one step (forward, backward, SGD with momentum) over random 3x32x32 pictures in a process of its own, which
-reports its peak resident memory (everything counts: weights, momentum, gradients, torch itself) and its seconds. Where
-the machine has not the room, give smaller values of --batch and read off the growth. With --save a file that is there
-already keeps its other cases.
+resnet50 is `layerwise train resnet50 FOLDER` itself, batch 32 at 224, two steps with validation, test and report, in a
+process of its own over a folder of made-up JPEGs; the kernel's account of that process (its largest resident memory) is
+what counts. Micro-batch and recomputation are what the command chooses, and are printed.
 
-Exit status 4 where a case at batch 128 with recompute=blocks takes more than the limit.
+The others are one step (forward, backward, SGD with momentum) over random 3x32x32 pictures in a process of its own,
+which reports its peak resident memory (everything counts: weights, momentum, gradients, torch itself) and its seconds.
+Where the machine has not the room, give smaller values of --batch and read off the growth. With --save a file that is
+there already keeps its other cases.
+
+Exit status 4 where resnet50, or a case at batch 128 with recompute=blocks, takes more than its limit.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from torch.nn.functional import cross_entropy
 
-from layerwise import hardware, models
+from layerwise import hardware, models, rundir
 from layerwise.errors import InputError, LayerwiseError, MachineError
 from layerwise.layers.recompute import recompute_blocks
 from layerwise.recipes.presets import preset
 
 LIMIT = 20.0  # GiB
 BATCH = 128
-NETWORKS = ("resnet1202", "densenet_bc250_k24")
+TRAINED, TRAINED_BATCH, TRAINED_SIDE, TRAINED_LIMIT = "resnet50", 32, 224, 6.0
+NETWORKS = (TRAINED, "resnet1202", "densenet_bc250_k24")
 RECOMPUTE = ("blocks", "none")
 
 
@@ -66,6 +75,43 @@ def step(network: str, batch: int, recompute: str, threads: int) -> dict[str, An
             "before_step_gib": round(before, 3), "seconds": round(seconds, 1), "loss": round(loss.item(), 4)}
 
 
+def folder_of_pictures(place: Path, count: int) -> None:
+    """`count` JPEGs of 256x256 in two classes."""
+    noise = np.random.default_rng(0)
+    for number in range(count):
+        folder = place / str(number % 2)
+        folder.mkdir(parents=True, exist_ok=True)
+        picture = Image.fromarray(noise.integers(0, 256, (256, 256, 3), dtype=np.uint8))
+        picture.save(folder / f"{number}.jpg", quality=75)
+
+
+def trained(threads: int) -> dict[str, Any]:
+    """Two steps of `layerwise train` with its defaults: the kernel's account of the process, and what it had chosen."""
+    with tempfile.TemporaryDirectory() as place:
+        folder_of_pictures(Path(place, "pictures"), 3 * TRAINED_BATCH)
+        run = Path(place, "run")
+        settings = [f"batch_size={TRAINED_BATCH}", f"input_size={TRAINED_SIDE}", f"threads={threads}", "split=80/10/10",
+                    "resize=short-side", "resize_to=256", "crop=resized", "unit=iterations", "duration=2",
+                    "warmup_length=1", "evaluate_every=2"]
+        words = [sys.executable, "-m", "layerwise", "train", TRAINED, str(Path(place, "pictures")), "--recipe", "fast",
+                 "--yes", "--out", str(run), *(word for setting in settings for word in ("--set", setting))]
+        with Path(place, "words.txt").open("w+") as told:
+            started = time.perf_counter()
+            process = subprocess.Popen(words, stdout=told, stderr=told)
+            _, status, used = os.wait4(process.pid, 0)
+            seconds = time.perf_counter() - started
+            process.returncode = os.waitstatus_to_exitcode(status)
+            if process.returncode:
+                told.seek(0)
+                raise MachineError(f"layerwise train ended with status {process.returncode}",
+                                   (told.read().strip().splitlines() or ["it said nothing"])[-1])
+        recipe, record = rundir.read_recipe(run), rundir.read_run(run)
+        return {"network": TRAINED, "batch": recipe.batch_size, "recompute": recipe.recompute,
+                "micro_batch": recipe.micro_batch, "precision": recipe.precision, "memory_format": recipe.memory_format,
+                "peak_gib": round(used.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / 2**30, 3),
+                "predicted_gib": round(record["memory"]["predicted"] / 2**30, 3), "seconds": round(seconds, 1)}
+
+
 def in_fresh_process(network: str, batch: int, recompute: str, threads: int) -> dict[str, Any]:
     """`step` in a process of its own. Raises MachineError where it ends without an answer."""
     command = [sys.executable, __file__, "--case", network, str(batch), recompute, "--threads", str(threads)]
@@ -77,6 +123,13 @@ def in_fresh_process(network: str, batch: int, recompute: str, threads: int) -> 
     return found
 
 
+def trained_words(one: dict[str, Any]) -> str:
+    """What `trained` found, in words."""
+    return (f"peak {one['peak_gib']:.2f} GiB ({one['predicted_gib']:.2f} predicted), ratio "
+            f"{one['peak_gib'] / TRAINED_LIMIT:.3f} of {TRAINED_LIMIT:g} GiB; micro-batch {one['micro_batch']}, "
+            f"recompute={one['recompute']}, {one['precision']}, {one['memory_format']}, {one['seconds']:.0f} s")
+
+
 def merged(old: dict[str, Any] | None, cases: list[dict[str, Any]], threads: int) -> dict[str, Any]:
     """The file's content: earlier cases kept unless measured again; figures for docs/results.md beside them."""
     measured = {(one["network"], one["batch"], one["recompute"]): one for one in (old or {}).get("cases", [])}
@@ -84,6 +137,9 @@ def merged(old: dict[str, Any] | None, cases: list[dict[str, Any]], threads: int
     recipe = hardware.resolve(preset("fast"))
     found: dict[str, Any] = {"benchmark": "memory", "limit_gib": LIMIT, "threads": threads}
     for (network, batch, recompute), one in sorted(measured.items()):
+        if network == TRAINED:
+            found[f"{network} batch {batch} at {TRAINED_SIDE} by layerwise train"] = trained_words(one)
+            continue
         found[f"{network} batch {batch} recompute={recompute}"] = (
             f"{one['peak_gib']:.2f} GiB, {one['peak_gib'] / LIMIT:.2f} of the limit, {one['seconds']:.0f} s")
     return found | {"cases": [measured[key] for key in sorted(measured)], "hardware": hardware.describe(recipe),
@@ -112,19 +168,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise InputError(f"--networks: {', '.join(unknown)}: not a network of this library", mend="layerwise models")
 
     cases: list[dict[str, Any]] = []
+    summary: list[str] = []
+
+    def keep(one: dict[str, Any], what: str, limit: float) -> None:
+        cases.append(one)
+        summary.append(f"summary: memory {what} | {one['peak_gib'] / limit:.2f} | {limit:g} GiB | "
+                       f"{'ok' if one['peak_gib'] <= limit else 'not'}")
+        if options.save is not None:
+            old = json.loads(options.save.read_text("utf-8")) if options.save.exists() else None
+            options.save.write_text(json.dumps(merged(old, cases, options.threads), indent=2) + "\n", "utf-8")
+
     for network in options.networks:
+        if network == TRAINED:
+            one = trained(options.threads)
+            print(f"{TRAINED}, batch {TRAINED_BATCH} at {TRAINED_SIDE}, layerwise train: {trained_words(one)}",
+                  flush=True)
+            keep(one, f"{TRAINED} batch {TRAINED_BATCH}", TRAINED_LIMIT)
+            continue
         for recompute in options.recompute:
             one = in_fresh_process(network, options.batch, recompute, options.threads)
-            cases.append(one)
             peak_gib = one["peak_gib"]
             print(f"{network}, batch {options.batch}, recompute={recompute}: peak {peak_gib:.2f} GiB "
                   f"({one['before_step_gib']:.2f} before the step), ratio {peak_gib / LIMIT:.3f} of {LIMIT:g} GiB, "
                   f"{one['seconds']:.1f} s", flush=True)
-            if options.save is not None:
-                old = json.loads(options.save.read_text("utf-8")) if options.save.exists() else None
-                options.save.write_text(json.dumps(merged(old, cases, options.threads), indent=2) + "\n", "utf-8")
+            keep(one, f"{network} batch {options.batch} recompute={recompute}", LIMIT)
+    print("\n".join(summary))
     over = [one for one in cases
-            if one["batch"] >= BATCH and one["recompute"] == "blocks" and one["peak_gib"] > LIMIT]
+            if (one["network"] == TRAINED and one["peak_gib"] > TRAINED_LIMIT)
+            or (one["batch"] >= BATCH and one["recompute"] == "blocks" and one["peak_gib"] > LIMIT)]
     return 4 if over else 0
 
 

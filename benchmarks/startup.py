@@ -59,16 +59,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         rounds = [{name: seconds(command) for name, command in commands.items()} for _ in range(options.rounds + 1)]
     found: dict[str, object] = {"benchmark": "startup", "rounds": options.rounds, "cpu": hardware.cpu_name(),
                                 "note": options.note or "nothing said of other work on the machine"}
-    within = True
+    within, summary = True, []
     for name in commands:
         clock = [one[name][0] for one in rounds[1:]]
         used = [one[name][1] for one in rounds[1:]]
         limit = LIMITS.get(name)
-        within = within and (limit is None or statistics.median(used) <= limit)
+        middle = statistics.median(used)
+        within = within and (limit is None or middle <= limit)
+        if limit is not None:
+            summary.append(f"summary: startup {name} | {middle / limit:.2f} | {limit:g} s | "
+                           f"{'ok' if middle <= limit else 'not'}")
         found[name] = (f"{statistics.median(clock):.2f} s ({min(clock):.2f} to {max(clock):.2f}); processor "
                        f"{statistics.median(used):.2f} s ({min(used):.2f} to {max(used):.2f})"
                        + (f", limit {limit} s" if limit else ""))
         print(f"{name}: {found[name]}")
+    print("\n".join(summary))
     if options.save is not None:
         options.save.write_text(json.dumps(found, indent=2) + "\n", "utf-8")
     return 0 if within else 4

@@ -1,0 +1,111 @@
+"""benchmarks/all.py and training.py: what counts as missed, and that a miss or a failure stops nothing."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from benchmarks import all as everything
+from benchmarks.all import Row, Run, rows_of
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def training(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))  # as for a script, which finds its neighbours
+    return importlib.import_module("benchmarks.training")
+
+
+def test_a_benchmark_says_its_rows() -> None:
+    lines = ["x: 3.2 of plain", "summary: a | 1.20 | 1.1 | ok", "summary: b | 0.9 | 1 | not",
+             "summary: c | - | 4 | left out: no network"]
+    rows = rows_of("x", lines, 4, late=False)
+    assert [row.what for row in rows] == ["a", "b", "c"]
+    assert [row.missed for row in rows] == [False, True, False]
+
+
+@pytest.mark.parametrize(("lines", "status", "late", "verdict"), [
+    (["ratio 0.97 (0.9 to 1.0)"], 0, False, "ok"),
+    (["ratio 0.92"], 4, False, "not"),
+    (["summary: a | 1 | 1 | ok"], 4, False, "not"),  # a miss that no row tells
+    (["summary: a | 1 | 1 | ok"], 1, False, "not: it failed with status 1"),
+    ([], -9, True, "not: it took too long and was stopped"),
+])
+def test_what_its_status_says(lines: list[str], status: int, late: bool, verdict: str) -> None:
+    row = rows_of("x", lines, status, late)[-1]
+    assert row.verdict == verdict
+    assert row.missed is (verdict != "ok")
+
+
+def test_the_last_ratio_is_taken_where_there_are_no_rows() -> None:
+    assert rows_of("x", ["a: ratio 0.50", "b: cpu ratio of 1.25 (1 to 2)"], 0, late=False)[0].ratio == "1.25"
+
+
+def test_all_go_on_after_a_miss_and_end_with_4(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                               capfd: pytest.CaptureFixture[str]) -> None:
+    programs = {"good.py": "print('summary: good | 2 | 1 | ok')", "bad.py": "raise SystemExit(4)",
+                "slow.py": "import time\nprint('begun', flush=True)\ntime.sleep(60)", "new.py": ""}
+    for name, text in programs.items():
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(everything, "HERE", tmp_path)
+    monkeypatch.setattr(everything, "RUNS", (Run("bad.py", (), 30), Run("slow.py", (), 0.5), Run("good.py", (), 30)))
+    assert everything.main([]) == 4
+    lines = capfd.readouterr().out.splitlines()
+    table = lines[lines.index(next(line for line in lines if line.startswith("benchmark "))):]
+    assert [" ".join(line.split()) for line in table] == [
+        "benchmark ratio limit", "bad - in its file not", "slow - - not: it took too long and was stopped",
+        "good 2 1 ok", "new - - left out: not in the list of all.py"]
+    assert everything.main(["--only", "good"]) == 0
+
+
+def test_no_time_is_left(capfd: pytest.CaptureFixture[str]) -> None:
+    assert everything.main(["--only", "startup", "--minutes", "0"]) == 4
+    assert "not: no time was left of 0 minutes" in capfd.readouterr().out
+    with pytest.raises(SystemExit):
+        everything.main(["--only", "strtup"])
+    assert "no such benchmark: strtup" in capfd.readouterr().err
+
+
+def test_every_file_of_the_list_is_there() -> None:
+    for run in everything.RUNS:
+        assert (ROOT / "benchmarks" / run.file).is_file()
+    assert sum(run.seconds for run in everything.RUNS) <= 2 * 60 * everything.MINUTES
+    assert isinstance(Row("a", "1", "1", "ok").missed, bool)
+
+
+def test_a_must_is_met_by_the_clock(training: ModuleType) -> None:
+    reached = {"ratio_to_plain": 3.1, "least": 3.0, "most": 3.2, "ratio_to_best": 1.0, "share_of_roofline": 0.5,
+               "roofline": 10.0, "images_per_second": {"command": 5.0}}
+    one = {"must": 3.1, "aim": 4.0, "aim_of_best": 1.25, "best": "channels-last kept", "clock": reached,
+           "processor": reached | {"ratio_to_plain": 2.0}}
+    assert training.met(one)
+    assert not training.met(one | {"clock": reached | {"ratio_to_plain": 3.09}})
+    assert training.told(one, "clock") == (
+        "3.10 of plain (3.00 to 3.20; must 3.1, aim 4), 1.00 of best by hand (channels-last kept; aim 1.25), "
+        "5.0 images/s, 50 % of the roofline 10.0")
+
+
+def test_musts_are_those_of_the_issue(training: ModuleType) -> None:
+    assert {name: (case.must, case.aim, case.aim_of_best) for name, case in training.CASES.items()} == {
+        "resnet50": (3.1, 4.0, 1.25), "resnet18": (2.8, 3.3, 1.15), "speed-run": (4.5, 6.0, 1.2),
+        "resnet20": (1.9, 3.0, 1.5), "lenet5": (1.0, 4.0, 3.7)}
+
+
+def test_the_roofline_is_the_longer_of_two_times(training: ModuleType) -> None:
+    found = {"product fp32": {"clock": 1e9}, "convolution fp32": {"clock": 2e9}, "memory": {"clock": 1e9}}
+    operations, moved = training.peaks.__globals__["step_costs"]("lenet5", (1, 32, 32))
+    rate = training.roofline(found, "lenet5", (1, 32, 32), "clock")
+    assert rate == pytest.approx(1 / max(operations / 2e9, moved / 1e9))
+    starved = found | {"memory": {"clock": 1e3}}
+    assert training.roofline(starved, "lenet5", (1, 32, 32), "clock") == pytest.approx(1e3 / moved)
+
+
+def test_a_network_that_is_not_there_is_left_out(training: ModuleType, monkeypatch: pytest.MonkeyPatch,
+                                                 capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(training, "fresh", lambda words, options: {"memory": {"clock": 1e9, "processor": 1e9}})
+    assert training.main(["--networks", "speed-run", "--speed-run", "airnte"]) == 0
+    assert "summary: training speed-run | - | 4.5 | left out: no network 'airnte'" in capsys.readouterr().out
