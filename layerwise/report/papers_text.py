@@ -201,7 +201,7 @@ LEARN: dict[str, Learn] = {
         "Training with and without dropout in the wide layers.",
         "Sixty million parameters and a million pictures: without dropout the network learns its pictures by heart.",
         "Training and test error together: dropout raises the first and lowers the second."),
-    "alexnet/two-groups": Learn(
+    "alexnet/groups": Learn(
         "Two groups of channels on two GPUs, against one GPU with half of the kernels in each layer.",
         "The memory of one GPU was the limit; the split was a way round it that also lowered the error.",
         "The error at like cost."),
@@ -218,11 +218,11 @@ LEARN: dict[str, Learn] = {
         "It was known to lower the test error. Here it lowers the training error too: it helps to learn, not only to "
         "generalise.",
         "The training error."),
-    "alexnet/bias": Learn(
+    "alexnet/bias-one": Learn(
         "Biases that start at 1 in some layers, against 0.",
         "A ReLU that gets positive inputs at first has a gradient from the first step.",
         "The beginning of the curves."),
-    "alexnet/depth": Learn(
+    "alexnet/middle-convolution": Learn(
         "The network with a middle convolution taken away.",
         "Each has about 1 % of the parameters and costs 2 points: depth matters more than size. That sentence led to "
         "the deeper networks that followed.",
