@@ -111,6 +111,12 @@ def test_pixels_are_the_pictures() -> None:
     assert np.array_equal(pixels([{"image": images[:1]}, {"image": images[1:]}]), images.reshape(3, 8).numpy())
 
 
+def test_large_pictures_are_averaged_down() -> None:
+    images = torch.arange(16.0).reshape(1, 1, 4, 4)
+    assert pixels([{"image": images}], side=2).tolist() == [[2.5, 4.5, 10.5, 12.5]]
+    assert pixels([{"image": images}], side=4).shape == (1, 16)
+
+
 def test_precision_counts_neighbours_of_the_same_class() -> None:
     found = Neighbours(np.array([[0, 1], [2, 0]]), np.zeros((2, 2)))
     assert precision(found, np.array([5, 6, 7]), np.array([5, 7])) == 50.0

@@ -90,13 +90,13 @@ def below(smaller: str, larger: str) -> Judge:
     return judge
 
 
-def exactly(expected: Counts) -> Judge:
-    """Holds where every number is the expected one; else names those that are not."""
+def exactly(expected: Counts, note: str = "") -> Judge:
+    """Holds where every number is the expected one; else names those that are not, with what may explain it."""
     def judge(counts: Counts) -> Verdict:
         wrong = [f"{name} {_shown(counts[name])}, not {_shown(value)}" for name, value in expected.items()
                  if counts[name] != value]
         right = ", ".join(f"{name} {_shown(value)}" for name, value in expected.items())
-        return Verdict("fails" if wrong else "holds", "; ".join(wrong) or right)
+        return Verdict("fails", "; ".join([*wrong, note] if note else wrong)) if wrong else Verdict("holds", right)
 
     return judge
 

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d
 
 from layerwise.errors import InputError, MachineError
 from layerwise.explain.order import executed, mode, watched
@@ -77,9 +78,17 @@ def last_hidden(model: nn.Module, batches: Iterable[dict[str, Any]]) -> Vectors:
     return np.ascontiguousarray(torch.cat(taken).numpy())
 
 
-def pixels(batches: Iterable[dict[str, Any]]) -> Vectors:
-    """The pictures themselves as vectors (N, C H W), as the network sees them. Raises InputError for no pictures."""
-    taken = [batch["image"].float().cpu().flatten(1) for batch in batches if len(batch["image"])]
+def pixels(batches: Iterable[dict[str, Any]], side: int = 0) -> Vectors:
+    """The pictures themselves as vectors (N, C H W), as the network sees them; raises InputError for no pictures.
+
+    Pictures larger than `side`, where it is given, are averaged down to side x side first.
+    """
+    taken = []
+    for batch in batches:
+        images = batch["image"].float()
+        if side and len(images) and max(images.shape[2:]) > side:
+            images = adaptive_avg_pool2d(images, side)
+        taken += [images.cpu().flatten(1)] if len(images) else []
     if not taken:
         raise InputError("no pictures to take pixels of", mend="Name a split with pictures.")
     return np.ascontiguousarray(torch.cat(taken).numpy())
