@@ -143,3 +143,28 @@ def test_the_sixth_convolution_goes_on_above_the_trained_size():
         expected = model(images)
         torch.testing.assert_close(fully_convolutional(model)(images), expected, rtol=1e-12, atol=1e-12)
         assert fully_convolutional(model).score_map(torch.randn(1, 3, 227, 259).double()).shape == (1, 3, 1, 2)
+
+
+def test_the_ablations_take_one_thing_away():
+    with torch.device("meta"):
+        lrn, adjacent, dropout, middle3, middle4 = (build(f"alexnet_{name}") for name in (
+            "without_lrn", "adjacent", "without_dropout", "without_conv3", "without_conv4"))  # fmt: skip
+        whole = build("alexnet")
+    children = [name for name, _ in whole.features.named_children()]
+    assert [type(lrn.features.get_submodule(name)) for name in ("norm1", "norm2")] == [nn.Identity] * 2
+    assert [getattr(adjacent.features, f"pool{i}").kernel_size for i in (1, 2, 5)] == [2, 2, 2]
+    assert [getattr(whole.features, f"pool{i}").kernel_size for i in (1, 2, 5)] == [3, 3, 3]
+    assert (dropout.head.dropout6.p, whole.head.dropout6.p) == (0.0, 0.5)
+    for number, model in ((3, middle3), (4, middle4)):
+        left = [name for name, _ in model.features.named_children()]
+        assert [name for name in children if name not in left] == [f"conv{number}", f"relu{number}"]
+    assert middle3.features.conv4.weight.shape == (384, 128, 3, 3)  # of conv2's 256 maps those of its own tower
+    assert stage_shapes("alexnet_adjacent") == stage_shapes("alexnet")  # section 3.4: equivalent dimensions
+
+
+def test_biases_of_zero_and_of_one():
+    arguments = {"num_classes": 3, "map_side": 1, "hidden_features": 8}
+    zero, one = build("alexnet_biases_zero", **arguments), build("alexnet", **arguments)
+    assert not any(value.any() for name, value in zero.named_parameters() if name.endswith("bias"))
+    assert any(value.any() for name, value in one.named_parameters() if name.endswith("bias"))
+    assert zero.features.conv3.weight.std().item() == pytest.approx(0.01, rel=0.05)
