@@ -8,6 +8,7 @@ from __future__ import annotations
 from types import ModuleType
 
 from layerwise.errors import InputError, nearest
+from layerwise.experiments.alexnet import accounts as alexnet_accounts
 from layerwise.experiments.alexnet import bias_one as alexnet_bias_one
 from layerwise.experiments.alexnet import colour as alexnet_colour
 from layerwise.experiments.alexnet import crops_and_flips as alexnet_crops_and_flips
@@ -15,10 +16,12 @@ from layerwise.experiments.alexnet import dropout as alexnet_dropout
 from layerwise.experiments.alexnet import figure_1 as alexnet_figure_1
 from layerwise.experiments.alexnet import figure_2 as alexnet_figure_2
 from layerwise.experiments.alexnet import figure_3 as alexnet_figure_3
+from layerwise.experiments.alexnet import figure_4 as alexnet_figure_4
 from layerwise.experiments.alexnet import groups as alexnet_groups
 from layerwise.experiments.alexnet import lrn as alexnet_lrn
 from layerwise.experiments.alexnet import middle_convolution as alexnet_middle_convolution
 from layerwise.experiments.alexnet import overlapping_pooling as alexnet_overlapping_pooling
+from layerwise.experiments.alexnet import retrieval as alexnet_retrieval
 from layerwise.experiments.alexnet import table_1 as alexnet_table_1
 from layerwise.experiments.alexnet import table_2 as alexnet_table_2
 from layerwise.experiments.alexnet import weight_decay as alexnet_weight_decay
@@ -63,6 +66,9 @@ EXPERIMENTS: dict[str, ModuleType] = {
     "alexnet/table-2": alexnet_table_2,
     "alexnet/figure-3": alexnet_figure_3,
     "alexnet/middle-convolution": alexnet_middle_convolution,
+    "alexnet/figure-4": alexnet_figure_4,
+    "alexnet/retrieval": alexnet_retrieval,
+    "alexnet/accounts": alexnet_accounts,
     "resnet/figure-1": resnet_figure_1,
     "resnet/identity": resnet_identity,
     "resnet/table-1": resnet_table_1,
