@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from layerwise.experiments.experiment import Claim, Results, every, less
 from layerwise.experiments.resnet.judges import HELD_OUT, TRAINING, above_at_every_point
-from layerwise.experiments.resnet.panels import Frame, Line, depth, draw_panel, mark
+from layerwise.experiments.resnet.panels import Frame, Line, depth, draw_panel, legend, mark
 from layerwise.experiments.resnet.protocols import cifar_row
 
 TITLE = "ResNet, Figure 1: plain networks of 20 and 56 layers on CIFAR-10"
@@ -50,4 +50,4 @@ def draw(results: Results, figure: Figure) -> None:
         axes.set_ylabel(title)
         if axes is right:
             mark(axes, results, ROWS, {}, FRAME)
-        axes.legend(loc="lower left", frameon=False, fontsize=8)
+        legend(axes, 8)

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from layerwise.experiments.experiment import Claim, Results, every, less
 from layerwise.experiments.resnet.judges import HELD_OUT, TRAINING, above_at_every_point, beginning, faster
-from layerwise.experiments.resnet.panels import BOLD, THIN, Frame, draw_panel, labelled, mark
+from layerwise.experiments.resnet.panels import BOLD, THIN, Frame, draw_panel, labelled, legend, mark
 from layerwise.experiments.resnet.table_2 import PAPER as PRINTED
 from layerwise.experiments.resnet.table_2 import ROWS as TABLE_2
 
@@ -58,4 +58,4 @@ def draw(results: Results, figure: Figure) -> None:
         draw_panel(axes, results, {row: labelled(row) for row in rows}, (THIN, BOLD), frame)
         axes.set_ylabel("error (%)")
         mark(axes, results, rows, ERRORS, frame)
-        axes.legend(loc="lower left", fontsize=7)
+        legend(axes, 7)

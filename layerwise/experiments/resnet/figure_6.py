@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 
 from layerwise.experiments.experiment import Claim, Results, every, less
 from layerwise.experiments.resnet.judges import HELD_OUT, TRAINING, above, above_at_every_point, below, similar
-from layerwise.experiments.resnet.panels import DASHED, FULL, Frame, draw_panel, labelled, mark
+from layerwise.experiments.resnet.panels import DASHED, FULL, Frame, draw_panel, labelled, legend, mark
 from layerwise.experiments.resnet.protocols import cifar_row
 from layerwise.experiments.resnet.table_6 import RESNETS as PRINTED
 
@@ -88,4 +88,4 @@ def draw(results: Results, figure: Figure) -> None:
         draw_panel(axes, results, labels, (DASHED, FULL), frame)
         axes.set_ylabel("error (%)")
         mark(axes, results, labels, ERRORS, frame)
-        axes.legend(loc="lower left", fontsize=6.5)
+        legend(axes, 6.5)

@@ -120,6 +120,12 @@ def mark(axes: Axes, results: Results, rows: Iterable[str], printed: Mapping[str
             axes.plot([], [], color="#777777", label=text, **style)  # type: ignore[arg-type]
 
 
+def legend(axes: Axes, size: float) -> None:
+    """The legend at the lower left, none where nothing is drawn."""
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="lower left", fontsize=size)
+
+
 def _length(results: Results, rows: Mapping[str, str]) -> int:
     """The last step that any of the rows has."""
     return max((step for row in rows for curve in results.curves(row) for name in (TRAINING, HELD_OUT)
