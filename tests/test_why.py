@@ -171,17 +171,23 @@ def test_the_same_weights_in_other_ways() -> None:
 def test_pictures_that_are_resized(tmp_path: Path) -> None:
     files = evaluated.files(tmp_path, count=12)
     there = replace(preset("digits"), resize="short-side", resize_to=11, interpolation="lanczos",
-                    protocol="multi-scale", precision="bf16")
+                    protocol="ten-crop", precision="bf16")
     asked = dataclasses.replace(retest("short-side", files), there=there)
     _, ways = retested(asked)
     by_name = {one.what: one for one in ways}
     assert {"resize to 8", "resize to 9", "resize to 11", "interpolation bicubic", "interpolation lanczos",
-            "orientation: ignore", "resized without antialiasing", "protocol ten-crop", "protocol multi-scale"
-            } <= set(by_name)
+            "orientation: ignore", "resized without antialiasing", "protocol ten-crop"} <= set(by_name)
     assert by_name["orientation: ignore"].changed == 0  # none of the pictures has an orientation
     assert by_name["resized without antialiasing"].error is not None
     fine = by_name["in bfloat16"]
     assert fine.reason == "this processor has no arithmetic in bfloat16" or fine.error is not None
+
+
+def test_the_costly_protocol_is_tried_only_where_the_other_side_has_it() -> None:
+    asked = retest("short-side")
+    assert "protocol multi-scale" not in [way.what for way in again._ways(asked)]
+    there = replace(preset("digits"), protocol="multi-scale")
+    assert "protocol multi-scale" in [way.what for way in again._ways(dataclasses.replace(asked, there=there))]
 
 
 def test_antialiasing_is_what_differs() -> None:
