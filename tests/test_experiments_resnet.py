@@ -213,8 +213,8 @@ def test_the_protocols_as_the_paper_states_them() -> None:
     wanted = {
         "data": "cifar10", "batch_size": 128, "learning_rate": 0.1, "milestones": (32_000, 48_000), "decay_factor": 0.1,
         "unit": "iterations", "duration": 64_000, "weight_decay": 1e-4, "momentum": 0.9, "nesterov": False,
-        "crop": "pad", "pad": 4, "flip": True, "mean": "per-pixel", "std": "none", "protocol": "single", "warmup": "none",
-        "ema": 0, "precision": "fp32", "label_smoothing": 0, "select": "last", "colour": "none",
+        "crop": "pad", "pad": 4, "flip": True, "mean": "per-pixel", "std": "none", "protocol": "single",
+        "warmup": "none", "ema": 0, "precision": "fp32", "label_smoothing": 0, "select": "last", "colour": "none",
     }  # fmt: skip
     assert {key: getattr(cifar, key) for key in wanted} == wanted
     wanted = {

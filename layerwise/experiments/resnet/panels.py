@@ -64,7 +64,7 @@ def depth(network: str) -> int:
 
 def draw_panel(axes: Axes, results: Results, labels: Mapping[str, str], lines: Sequence[Line], frame: Frame) -> None:
     """Draws the curves of the rows `labels` (row: its label), each as all of `lines`, into a panel like the paper's."""
-    length = frame.duration if results.scale == "paper" else _length(results, labels)
+    length = frame.duration if results.scale.startswith("paper") else _length(results, labels)
     unit = frame.unit * (length or frame.duration) / frame.duration
     outside = []
     for row, label in labels.items():
@@ -98,7 +98,7 @@ def draw_panel(axes: Axes, results: Results, labels: Mapping[str, str], lines: S
     axes.set_xlabel(f"iter. ({_unit(unit)})")
     if outside:
         axes.text(0.98, 0.98, "\n".join(outside), transform=axes.transAxes, ha="right", va="top", fontsize=7,
-                  color="#555555")  # fmt: skip
+                  color="#555555", bbox={"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 1})  # fmt: skip
 
 
 def mark(axes: Axes, results: Results, rows: Iterable[str], printed: Mapping[str, float], frame: Frame) -> None:
