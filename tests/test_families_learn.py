@@ -4,8 +4,8 @@ The digits are enlarged to the smallest picture that the network takes. The budg
 batch is as large as the time allows, and the rule is Adam's or momentum's, whichever the paper's start of the weights
 suits. The loss of the last 20 steps must be below 1.4, where guessing gives ln 10 = 2.303.
 
-A run of the tests takes the networks marked quick; all of them take half an hour on two cores, and a trial may be longer
-than the limit that the project sets for a test:
+A run of the tests takes the networks marked quick; all of them take half an hour on two cores, and a trial may be
+longer than the limit that the project sets for a test:
 
     LAYERWISE_ALL_FAMILIES=1 python -m pytest tests/test_families_learn.py -o faulthandler_timeout=3600
 """
