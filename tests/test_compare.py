@@ -284,7 +284,7 @@ def test_rows_of_experiments_are_sides(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(InputError, match="not measured at the scale paper") as caught:
         compare_all(["resnet/table-6/resnet20@paper", "resnet/table-6/resnet32"])
     assert caught.value.mend == "layerwise reproduce resnet/table-6 --scale paper --rows resnet20"
-    with pytest.raises(InputError, match="has no row resnet2o, did you mean 'resnet20'"):
+    with pytest.raises(InputError, match="has no row resnet2o, did you mean 'resnet32' or 'resnet20'"):
         compare_all(["resnet/table-6/resnet2o", "resnet/table-6/resnet32"])
 
 

@@ -17,11 +17,13 @@ from layerwise.data.preprocess import Preprocess
 from layerwise.data.source import Samples
 from layerwise.errors import InputError
 from layerwise.evaluation.batch_statistics import recalibrate
+from layerwise.experiments import find
 from layerwise.experiments.experiment import Experiment, Row
 from layerwise.jobs import again, causes
 from layerwise.jobs.again import Again, Retest, chosen, retested
 from layerwise.jobs.causes import Trained, differences, printed_errors, training_pictures, unused
-from layerwise.jobs.why import Ask, why
+from layerwise.jobs.sides import row_named
+from layerwise.jobs.why import Ask, Explanation, Number, why
 from layerwise.recipe import Recipe
 from layerwise.recipes import effects
 from layerwise.recipes.presets import PRESETS, preset
@@ -358,7 +360,38 @@ def test_what_cannot_be_asked(run: Path, tmp_path: Path) -> None:
 def test_printed_errors_are_by_network() -> None:
     table = registry(lenet1990=Row((replace(BASE, network="lenet1990"),)), cited=Row(unmeasured="x"),
                      lenet5=Row((BASE, BASE)))["paper/table-1"]
-    assert printed_errors(table) == {"lenet1990": 1.7}
+    assert printed_errors(table, Row((BASE,))) == {"lenet1990": 1.7}
+    assert printed_errors(table, Row((replace(BASE, protocol="mirror"),))) == {}  # printed under another protocol
+    more = dataclasses.replace(table, paper={"lenet1990": {"error": 9.9}, "plain": {"error": 2.0}}, rows={
+        "lenet1990": table.rows["lenet1990"], "plain": Row((replace(BASE, network="plain20"),))})
+    assert printed_errors(table, Row((BASE,)), [more]) == {"lenet1990": 1.7, "plain20": 2.0}
+
+
+def test_of_several_evaluations_the_other_sides_protocol_is_meant(tmp_path: Path) -> None:
+    made = synthetic_run.make_run(tmp_path / "run")
+    synthetic_run.evaluate(made, "test", "mirror", synthetic_run.NAMES, 100)
+    assert [why(made, f"paper/table-1/{row}", Ask(pictures=0, registry=registry(
+        single=Row((replace(BASE, protocol="single"),)), mirror=Row((replace(BASE, protocol="mirror"),)),
+        crops=Row((replace(BASE, protocol="ten-crop"),))))).run.protocol for row in ("single", "mirror", "crops")
+        ] == ["single", "mirror", "single"]
+
+
+def test_what_tells_beyond_the_noise_is_a_conclusion() -> None:
+    ways = (Again("batch statistics taken anew", "", "", 0.1, -0.2, (-0.25, -0.15), 1e-6, 40),
+            Again("protocol mirror", "protocol", "mirror", 0.3, -0.01, (-0.04, 0.02), 0.4, 9),
+            Again("interpolation bicubic", "interpolation", "bicubic", 0.28, -0.02, (-0.04, 0.0), 0.03, 9),
+            Again("protocol centre", "protocol", "centre", reason="does not fit"))
+    side = Number("a", 30.0, "single", "")
+    told = Explanation(side, side, 0.0, "", (), ways, "", ()).conclusion
+    assert "batch statistics taken anew: -20.00 points, beyond the noise" in told
+    assert not any("bicubic" in line for line in told)  # 0.03 is one of three tests
+
+
+def test_the_papers_names_of_rows() -> None:
+    experiment = find("resnet/table-3")
+    assert row_named(experiment, "resnet34-b") == "resnet34"
+    assert row_named(experiment, "resnet34-a") == "resnet34_a"
+    assert row_named(experiment, "plain34") == "plain34"
 
 
 def test_the_command(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from layerwise.experiments.experiment import Experiment
+from layerwise.experiments.experiment import Experiment, Row
 from layerwise.jobs.again import Again
 from layerwise.recipe import Recipe
 from layerwise.recipes import effects
@@ -171,7 +171,7 @@ def _effect(name: str, here: Trained, there: Trained, printed: Mapping[str, floa
     ours, theirs = getattr(here.recipe, name), getattr(there.recipe, name)
     if name == "network" and ours in printed and theirs in printed:
         return Effect(round(abs(printed[ours] - printed[theirs]), 2),
-                      f"the experiment's own printed errors, {printed[ours]:g} and {printed[theirs]:g}")
+                      f"the paper's own printed errors, {printed[ours]:g} and {printed[theirs]:g}")
     if name == "protocol":
         return effects.of_protocols(ours, theirs)
     if name == "micro_batch":
@@ -234,13 +234,17 @@ def _shown(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else show(value) or "none"
 
 
-def printed_errors(experiment: Experiment) -> dict[str, float]:
-    """The printed error of each network that a row of the experiment trains alone."""
-    found: dict[str, float] = {}
-    for slug, row in experiment.rows.items():
-        error = experiment.paper.get(slug, {}).get("error")
-        if len(row.recipes) == 1 and isinstance(error, int | float):
-            found[row.recipes[0].network] = float(error)
+def printed_errors(experiment: Experiment, row: Row, others: Iterable[Experiment] = ()) -> dict[str, float]:
+    """The printed error of each network that a row of the experiment, or of `others`, trains alone on the data and
+    tests under the protocol of `row`; the experiment's own go first."""
+    asked, found = row.recipes[0], dict[str, float]()
+    for one in (experiment, *others):
+        for slug, other in one.rows.items():
+            error = one.paper.get(slug, {}).get("error")
+            recipes = [recipe for recipe in other.recipes if (recipe.data, recipe.protocol) == (
+                asked.data, asked.protocol)]
+            if len(other.recipes) == len(recipes) == 1 and isinstance(error, int | float):
+                found.setdefault(recipes[0].network, float(error))
     return found
 
 

@@ -23,6 +23,7 @@ from layerwise.evaluation import result
 from layerwise.evaluation.difference import Answers
 from layerwise.evaluation.metrics import LARGEST_K
 from layerwise.experiments import measured
+from layerwise.experiments.experiment import Experiment
 from layerwise.recipe import Recipe
 from layerwise.spreadsheet import plain_cell
 
@@ -75,11 +76,14 @@ class Side:
         return [name for name in self.seeds[0].numbers if all(name in seed.numbers for seed in self.seeds)]
 
 
-def read_side(given: str | Path) -> Side:
-    """The side that `given` names. Raises InputError where there is nothing, or the same run twice."""
+def read_side(given: str | Path, prefer: Sequence[str] = ()) -> Side:
+    """The side that `given` names. Raises InputError where there is nothing, or the same run twice.
+
+    Of a run with several evaluations the first of the protocols `prefer` that it has is meant.
+    """
     text = str(given)
     parts = [text] if Path(text).exists() or "," not in text else [part for part in text.split(",") if part]
-    seeds = [_read(place) for part in parts for place in (_row(part) or _places(Path(part)))]
+    seeds = [_read(place) for part in parts for place in (_row(part) or _places(Path(part), prefer))]
     numbers = [seed.seed for seed in seeds if seed.seed is not None]
     twice = sorted({seed for seed in numbers if numbers.count(seed) > 1})
     if len(seeds) > 1 and twice:
@@ -103,10 +107,8 @@ def _row(text: str) -> list[Path]:
     name, _, row = named.rpartition("/")
     if Path(text).exists() or name not in EXPERIMENTS:
         return []
-    experiment, slug, scale = find(name), row.replace("-", "_"), scale or "small"
-    if slug not in experiment.rows:
-        raise InputError(f"{text}: {name} has no row {row}{nearest(slug, experiment.rows)}",
-                         mend=f"Its rows are: {', '.join(experiment.rows)}.")
+    experiment, scale = find(name), scale or "small"
+    slug = row_named(experiment, row)
     root = Path(KEPT_RESULTS)
     cells = [measured.cell(experiment, slug, scale, seed) for seed in range(measured.MOST_SEEDS)]
     places = [root / measured.key(cell.recipes[0]) for cell in cells if len(cell.recipes) == 1]
@@ -117,21 +119,35 @@ def _row(text: str) -> list[Path]:
     return found
 
 
-def _places(path: Path) -> list[Path]:
+def row_named(experiment: Experiment, row: str) -> str:
+    """The slug of the row called `row`: hyphens for underscores, and ResNet's option B for the bare name that it has
+    here (resnet34-b is resnet34). Raises InputError with the nearest.
+    """
+    names = {slug.replace("-", "_"): slug for slug in experiment.rows}
+    wanted = row.replace("-", "_")
+    found = names.get(wanted) or names.get(wanted.removesuffix("_b"))
+    if found is None:
+        raise InputError(f"{experiment.name}/{row}: {experiment.name} has no row {row}{nearest(row, experiment.rows)}",
+                         mend=f"Its rows are: {', '.join(experiment.rows)}.")
+    return found
+
+
+def _places(path: Path, prefer: Sequence[str]) -> list[Path]:
     """The directories of evaluations and kept results that `path` stands for."""
     if (path / result.RESULT).is_file() or (path / KEPT).is_file():
         return [path]
     found = sorted(entry.parent for entry in path.glob(f"evaluations/*/{result.RESULT}"))
     tests = [entry for entry in found if entry.name.startswith("test-")] or found
-    if len(tests) == 1:
-        return tests
+    wanted = [entry for protocol in prefer for entry in tests if entry.name.endswith(f"-{protocol}")]
+    if len(tests) == 1 or wanted:
+        return (wanted or tests)[:1]
     if tests:
         raise InputError(f"{path}: has {len(tests)} evaluations", "Each is another number.",
                          f"Name one of them, as {tests[0]}.", [str(entry) for entry in tests])
     seeds = [entry for entry in path.glob("seed*") if entry.is_dir() and entry.name.removeprefix("seed").isdigit()]
     if seeds:
         return [place for entry in sorted(seeds, key=lambda entry: int(entry.name.removeprefix("seed")))
-                for place in _places(entry)]
+                for place in _places(entry, prefer)]
     raise InputError(f"{path}: no evaluation (no {result.RESULT}) here",
                      mend="Make one with: layerwise evaluate RUN, or name the directory of one.")
 

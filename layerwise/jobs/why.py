@@ -18,7 +18,7 @@ from layerwise.data.place import placed
 from layerwise.data.source import Samples
 from layerwise.errors import InputError, MachineError, nearest
 from layerwise.evaluation import result
-from layerwise.evaluation.difference import over_seeds
+from layerwise.evaluation.difference import holm, over_seeds
 from layerwise.evaluation.result import Result
 from layerwise.experiments import EXPERIMENTS, find, measured
 from layerwise.experiments.experiment import Experiment, Row
@@ -34,7 +34,8 @@ from layerwise.jobs.causes import (
     training_pictures,
     unused,
 )
-from layerwise.jobs.sides import KEPT, Side, read_side
+from layerwise.jobs.compare import LEVEL
+from layerwise.jobs.sides import KEPT, Side, read_side, row_named
 from layerwise.recipe import Recipe
 from layerwise.recipes.effects import FIELDS, Effect, judged
 
@@ -92,6 +93,10 @@ class Explanation:
                          "the gap is not one between two ways to do it")
         if not self.causes:
             lines.append("no difference was found that could be a cause: what is left is chance, or not recorded")
+        told = {cause.name for cause in self.causes}
+        for one, p in zip(self.again, holm([one.p for one in self.again]), strict=True):
+            if one.field not in told and one.difference is not None and p is not None and p < LEVEL:
+                lines.append(f"{one.what}: {100 * one.difference:+.2f} points, beyond the noise")
         if self.explained is None or self.gap is None:
             return lines
         lines.append(f"tested as there, this run's error would change by {self.explained:+.2f} points; the gap of "
@@ -135,14 +140,17 @@ def why(run: str | Path, against: str | Path, ask: Ask = Ask()) -> Explanation:
     """
     if ask.on and ask.on not in SPLITS:
         raise InputError(f"--on {ask.on}: no such split{nearest(ask.on, SPLITS)}", mend="It is val or test.")
-    ours = _known(run)
-    other = None if _is_row(str(against), ask) else _known(against)
-    if other is None:
-        experiment, slug, row = _row(str(against), ask)
-        recipe, printed = row.recipes[0], printed_errors(experiment)
+    row_asked = _row(str(against), ask) if _is_row(str(against), ask) else None
+    other = _known(against) if row_asked is None else None
+    protocol = row_asked[2].recipes[0].protocol if row_asked else other.recipe.protocol if other else ""
+    ours = _known(run, protocol)
+    if row_asked is not None:
+        experiment, slug, row = row_asked
+        recipe, printed = row.recipes[0], printed_errors(experiment, row, _same_paper(experiment.name, ask))
         theirs, there = _printed(experiment, slug, row), Trained(recipe, training_pictures(recipe))
         extra, notes = _beside_row(ours, row), [f"the row itself, against the paper: {text}" for text in row.differs]
     else:
+        assert other is not None
         recipe, printed, theirs, there = other.recipe, {}, _number(other), other.trained
         extra, notes = _beside_run(ours, other), []
     again, tested, failed = _retested(ours, recipe, ask)
@@ -160,25 +168,32 @@ def _is_row(text: str, ask: Ask) -> bool:
 
 def _row(text: str, ask: Ask) -> tuple[Experiment, str, Row]:
     name, _, row = text.rpartition("/")
-    experiment, slug = (ask.registry[name] if ask.registry else find(name)), row.replace("-", "_")
-    names = {key.replace("-", "_"): key for key in experiment.rows}
-    if slug not in names:
-        raise InputError(f"{text}: {name} has no row {row}{nearest(row, experiment.rows)}",
-                         mend=f"Its rows are: {', '.join(experiment.rows)}.")
-    found = experiment.rows[names[slug]]
+    experiment = ask.registry[name] if ask.registry else find(name)
+    slug = row_named(experiment, row)
+    found = experiment.rows[slug]
     if not found.recipes:
         raise InputError(f"{text}: this row has no recipe", found.unmeasured or "Nothing is trained for it.",
                          "Name a row that is trained; `layerwise reproduce --list` shows them.")
-    return experiment, names[slug], found
+    return experiment, slug, found
 
 
-def _known(given: str | Path) -> _Known:
+def _same_paper(name: str, ask: Ask) -> list[Experiment]:
+    """The other experiments of a paper."""
+    paper = name.partition("/")[0] + "/"
+    return [ask.registry[other] if ask.registry else find(other) for other in ask.registry or EXPERIMENTS
+            if other.startswith(paper) and other != name]
+
+
+def _known(given: str | Path, protocol: str = "") -> _Known:
+    """What is known of a run, tested under `protocol` where it was; else as its recipe says."""
     text = str(given)
     if "/" in text and not Path(text).exists():
         names = [f"{name}/{slug}" for name in EXPERIMENTS for slug in find(name).rows]
         raise InputError(f"{text}: neither a run nor the row of an experiment{nearest(text, names)}",
                          mend="Name a run's directory, or a row as resnet/table-6/resnet20.")
-    side = read_side(given)
+    own = Path(given) / rundir.RECIPE
+    prefer = [protocol, Recipe.from_json(own.read_text("utf-8"), str(own)).protocol] if own.is_file() else [protocol]
+    side = read_side(given, [name for name in prefer if name])
     first = side.seeds[0]
     if first.recipe is None:
         raise InputError(f"{first.name}: its recipe is not known", "The causes are differences of recipes.",
