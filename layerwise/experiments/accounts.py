@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 from layerwise.experiments.experiment import Claim, Numbers, Results, Row, Subject, Value, Verdict
 
+COUNTED = "counted"
 Counts = Mapping[str, float]
 Judge = Callable[[Counts], Verdict]
 
@@ -20,17 +21,20 @@ Judge = Callable[[Counts], Verdict]
 class Account:
     """A sentence in our words with its section, the numbers that are counted for it, and what they say of it.
 
-    `printed` are the paper's own numbers under the same names.
+    `printed` is the paper's own number and `main` the name of the counted one that stands beside it; where there is
+    none, the first counted number stands in the table.
     """
 
     text: str
     count: Callable[[], Counts]
     judge: Judge
-    printed: Mapping[str, float] = field(default_factory=dict)
+    main: str = ""
+    printed: float | None = None
 
     def measure(self, subject: Subject) -> Numbers:
-        """The counted numbers: they need no training and no data."""
-        return dict(self.count())
+        """The counted numbers, which need no training and no data, and the main one as `counted`."""
+        found = dict(self.count())
+        return {COUNTED: found[self.main or next(iter(found))]} | found
 
 
 def rows(accounts: Mapping[str, Account]) -> dict[str, Row]:
@@ -40,7 +44,7 @@ def rows(accounts: Mapping[str, Account]) -> dict[str, Row]:
 
 def paper(accounts: Mapping[str, Account]) -> dict[str, dict[str, Value]]:
     """The printed numbers of those accounts that have some."""
-    return {slug: dict(account.printed) for slug, account in accounts.items() if account.printed}
+    return {slug: {COUNTED: account.printed} for slug, account in accounts.items() if account.printed is not None}
 
 
 def claims(accounts: Mapping[str, Account]) -> dict[str, Claim]:

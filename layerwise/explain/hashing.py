@@ -15,6 +15,7 @@ training loop of this library learns pictures, and a second loop beside it would
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -76,6 +77,13 @@ def learn(vectors: Vectors, bits: int, epochs: int, seed: int) -> Encoder:
     return Encoder(centre, scale, weights, biases, np.median(untied.units(vectors), axis=0))
 
 
+def code_index(database: Codes) -> Any:
+    """A FAISS index that compares a query with every code (N, bytes) by its differing bits. Raises MachineError."""
+    index = faiss().IndexBinaryFlat(8 * database.shape[1])
+    index.add(database)
+    return index
+
+
 def nearest_codes(database: Codes, queries: Codes, k: int) -> Neighbours:
     """The k codes of `database` (N, bytes) with the fewest bits that differ from each of `queries` (Q, bytes).
 
@@ -85,7 +93,5 @@ def nearest_codes(database: Codes, queries: Codes, k: int) -> Neighbours:
     if database.shape[1] != queries.shape[1] or not 0 < k <= len(database):
         raise InputError(f"{k} neighbours of codes {queries.shape} among {database.shape}",
                          "Codes are of one length, and there must be at least so many.")
-    index = faiss().IndexBinaryFlat(8 * database.shape[1])
-    index.add(database)
-    distances, indices = index.search(queries, k)
+    distances, indices = code_index(database).search(queries, k)
     return Neighbours(indices, distances.astype(np.float64))

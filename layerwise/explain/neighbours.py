@@ -94,6 +94,16 @@ def pixels(batches: Iterable[dict[str, Any]], side: int = 0) -> Vectors:
     return np.ascontiguousarray(torch.cat(taken).numpy())
 
 
+def vector_index(database: Vectors) -> Any:
+    """A FAISS index that compares a query with every vector (N, D) by Euclidean distance, squared, in float32.
+
+    Raises MachineError without FAISS.
+    """
+    index = faiss().IndexFlatL2(database.shape[1])
+    index.add(database)
+    return index
+
+
 def nearest(database: Vectors, queries: Vectors, k: int) -> Neighbours:
     """The k entries of `database` (N, D) with the smallest Euclidean distance from each of `queries` (Q, D).
 
@@ -104,9 +114,7 @@ def nearest(database: Vectors, queries: Vectors, k: int) -> Neighbours:
         raise InputError(f"{k} neighbours of vectors {queries.shape} among {database.shape}",
                          "Vectors are of one length, and there must be at least so many.")
     centre = database.mean(0, dtype=np.float64).astype(np.float32)  # shorter vectors keep more digits in float32
-    index = faiss().IndexFlatL2(database.shape[1])
-    index.add(database - centre)
-    _, candidates = index.search(queries - centre, min(k + MORE, len(database)))
+    _, candidates = vector_index(database - centre).search(queries - centre, min(k + MORE, len(database)))
     step = max(1, CHUNK // (candidates.shape[1] * database.shape[1]))
     parts = [_settled(database, queries[start : start + step], candidates[start : start + step], k)
              for start in range(0, len(queries), step)]

@@ -10,6 +10,7 @@ from torch import nn
 from layerwise.experiments.accounts import Counts
 from layerwise.layers.identity import deepen, plain_identity
 from layerwise.models import build, shapes
+from layerwise.models.network import Network, own_parameters
 from layerwise.models.resnet import (
     BasicBlock,
     Bottleneck,
@@ -41,16 +42,23 @@ def of_convolutions(name: str) -> float:
     return sum(row.multiply_adds for row in cost(name).rows if row.kind != "Linear") / GIGA
 
 
-def on_meta(name: str) -> nn.Module:
+@cache
+def on_meta(name: str) -> Network:
     """A network without memory."""
     with torch.device("meta"):
         return build(name)
 
 
+def million_parameters(name: str) -> float:
+    """Millions of parameters."""
+    return own_parameters(on_meta(name)) / MEGA
+
+
 def weight_layers(name: str) -> tuple[int, int]:
     """Layers with weights on the way from picture to logits, and projections beside it."""
-    beside = sum(".shortcut." in row.name for row in cost(name).rows if row.kind == "Conv2d")
-    return sum(row.kind in ("Conv2d", "Linear") for row in cost(name).rows) - beside, beside
+    weighted = [path for path, module in on_meta(name).named_modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    beside = sum(".shortcut" in path for path in weighted)
+    return len(weighted) - beside, beside
 
 
 def convolution_weights(block: nn.Module) -> int:
@@ -106,7 +114,7 @@ def projections() -> Counts:
     """Projections of the 34 layers with options A, B and C, and what C adds."""
     found = {option: float(weight_layers(name)[1]) for option, name in
              (("option_a", "resnet34_a"), ("option_b", "resnet34"), ("option_c", "resnet34_c"))}
-    more = (cost("resnet34_c").parameters - cost("resnet34").parameters) / MEGA
+    more = million_parameters("resnet34_c") - million_parameters("resnet34")
     return found | {"more_in_c": found["option_c"] - found["option_b"], "million_parameters_more": more}
 
 

@@ -59,7 +59,7 @@ def measure(subject: Subject) -> Numbers:
         return round(error_rate(lesioned, images, labels), 3)
 
     untouched = error(model)
-    single = delete_each(model, known[::4] if smoke else known, error)
+    single = delete_each(model, known[::3] if smoke else known, error)
     some = delete_some(model, known, error, counts, times, subject.seed)
     swapped = swap_some(model, known, error, counts, times, subject.seed)
     numbers: dict[str, Value] = {
