@@ -154,7 +154,8 @@ def test_a_claim_holds_fails_and_waits(claim: str) -> None:
     assert judge(results(name, SPOIL[claim])).word == "fails", judge(results(name, SPOIL[claim])).because
     assert judge(Results("paper", {})).word == "not measured"
     gone = {row: seeds for row, seeds in results(name).rows.items() if row not in SPOIL[claim]}
-    assert judge(Results("paper", gone)).word == "not measured"
+    partly = judge(Results("paper", gone))
+    assert partly.word == "not measured" or (partly.word == "holds only if" and "not measured" in partly.because)
 
 
 @pytest.mark.parametrize("claim", SPOIL)

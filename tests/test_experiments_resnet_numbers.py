@@ -170,6 +170,29 @@ def test_no_advantage_holds_inside_the_noise() -> None:
     assert judges.no_better("a", "b")(of(a=(5, 5.1), b=(7, 7.1))).word == "fails"
 
 
+def test_an_order_is_judged_of_what_is_measured() -> None:
+    judge = judges.ordered("a", "b", "c")
+    assert judge(of(a=(1,), b=(2,), c=(3,))).word == "holds"
+    assert judge(of(a=(1,), b=(3,), c=(2,))).word == "fails"
+    partly = judge(of(a=(1,), c=(3,)))
+    assert partly.word == "holds only if"
+    assert partly.because.endswith("only if the same is true of what was not measured: b")
+    assert judge(of(a=(4,), c=(3,))).word == "fails"
+    assert judge(of(a=(1, 5), c=(3, 5))).word == "inside the noise"
+    assert judge(of(a=(1,))).word == "not measured"
+
+
+def test_parts_that_are_not_measured_are_told() -> None:
+    judge = judges.each(judges.below("a", 5), judges.below("b", 5))
+    assert judge(of(a=(1,), b=(2,))).word == "holds"
+    assert judge(of(a=(1,), b=(6,))).word == "fails"
+    assert judge(of(a=(6,))).word == "fails"
+    assert judge(of()).word == "not measured"
+    partly = judge(of(a=(1,)))
+    assert partly.word == "holds only if"
+    assert "no result of b" in partly.because
+
+
 def curved(gaps: tuple[float, ...]) -> Results:
     """Row a above row b by `gaps` at every step, one gap a seed."""
     return Results("paper", {"a": tuple(Measured(0, {}, curve(10 + gap, 10 + gap)) for gap in gaps),

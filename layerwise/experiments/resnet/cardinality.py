@@ -14,9 +14,9 @@ the 3x3. Deviation: none beyond the fields that a small run lists.
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import pairwise
 
 from layerwise.experiments.experiment import Claim, Results, Row, Verdict, every, less
+from layerwise.experiments.resnet.judges import each, ordered
 from layerwise.models.costs import costs
 from layerwise.recipe import Recipe
 from layerwise.recipes.presets import preset
@@ -74,11 +74,11 @@ CLAIMS = {
     ),
     "more-is-better": Claim(
         "The larger the cardinality, the lower the error, at the same cost (the history, on ResNeXt).",
-        every(*(less(more, fewer) for fewer, more in pairwise(CARDINALITIES))),
+        ordered(*reversed(CARDINALITIES)),
     ),
     "beats-resnet": Claim(
         "ResNeXt is better than ResNet, of 50 and of 101 layers (the history, on ResNeXt).",
-        every(less("resnext50_32x4d", "resnet50_v1_5"), less("resnext101_32x4d", "resnet101_v1_5")),
+        each(less("resnext50_32x4d", "resnet50_v1_5"), less("resnext101_32x4d", "resnet101_v1_5")),
     ),
     "beats-width-and-depth": Claim(
         "Raising the cardinality is better than raising width or depth: ResNeXt-101 with 8.0 billion multiply-adds "

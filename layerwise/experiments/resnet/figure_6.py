@@ -12,12 +12,11 @@ Left open in the paper: see `protocols.py`. Deviations: as figure 1; bold lines 
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 from matplotlib.figure import Figure
 
 from layerwise.experiments.experiment import Claim, Results, every, less
-from layerwise.experiments.resnet.judges import HELD_OUT, TRAINING, above, above_at_every_point, below, similar
+from layerwise.experiments.resnet import judges
+from layerwise.experiments.resnet.judges import HELD_OUT, TRAINING, above_at_every_point
 from layerwise.experiments.resnet.panels import DASHED, FULL, Frame, draw_panel, labelled, legend, mark
 from layerwise.experiments.resnet.protocols import cifar_row
 from layerwise.experiments.resnet.table_6 import RESNETS as PRINTED
@@ -36,7 +35,7 @@ COLUMNS = ("error", "training_error")
 CLAIMS = {
     "plain-deeper-worse": Claim(
         "Plain networks have the higher training error the deeper they are (section 4.2, figure 6 left).",
-        every(*(less(shallow, deep, TRAINING) for shallow, deep in pairwise(PLAIN))),
+        judges.ordered(*PLAIN, name=TRAINING),
     ),
     "plain-throughout": Claim(
         "The deepest plain network shown lies above the shallowest at every reading after the first drop, in training "
@@ -45,28 +44,28 @@ CLAIMS = {
     ),
     "plain110": Claim(
         "The error of the plain network of 110 layers is above 60 % (figure 6, caption).",
-        above("plain110", 60),
+        judges.above("plain110", 60),
     ),
     "resnet-deeper-better": Claim(
         "ResNets gain accuracy as they get deeper, up to 110 layers (section 4.2, figure 6 middle).",
-        every(*(less(deep, shallow) for shallow, deep in pairwise(RESNETS))),
+        judges.ordered(*reversed(RESNETS)),
     ),
     "resnet-deeper-trains-better": Claim(
         "ResNets overcome the difficulty of optimisation: deeper ones have the lower training error (section 4.2).",
-        every(*(less(deep, shallow, TRAINING) for shallow, deep in pairwise(RESNETS))),
+        judges.ordered(*reversed(RESNETS), name=TRAINING),
     ),
     "resnet-beats-plain": Claim(
         "At the same depth the ResNet has the lower training and test error (section 4.2, figure 6 left and middle).",
-        every(*(less(f"resnet{depth}", f"plain{depth}", name)
-                for depth in (20, 32, 44, 56, 110) for name in ("training_error", "error"))),
+        judges.each(*(less(f"resnet{depth}", f"plain{depth}", name)
+               for depth in (20, 32, 44, 56, 110) for name in ("training_error", "error"))),
     ),
     "1202-trains": Claim(
         "1202 layers show no difficulty of optimisation: training error below 0.1 % (section 4.2, figure 6 right).",
-        below("resnet1202", 0.1, TRAINING),
+        judges.below("resnet1202", 0.1, TRAINING),
     ),
     "1202-overfits": Claim(
         "1202 layers test worse than 110 although both have similar training error: overfitting (section 4.2).",
-        every(less("resnet110", "resnet1202"), similar("resnet110", "resnet1202", 0.5, "training_error")),
+        every(less("resnet110", "resnet1202"), judges.similar("resnet110", "resnet1202", 0.5, "training_error")),
     ),
 }
 WIDE = Frame(0, 20, (0, 5, 10, 20), 0, 65_000, 64_000)

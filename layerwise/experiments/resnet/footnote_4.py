@@ -16,6 +16,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from layerwise.experiments.experiment import Claim, Results, Verdict, every, less
+from layerwise.experiments.resnet.judges import ordered
 from layerwise.experiments.resnet.protocols import OPEN_CIFAR, cifar_row, imagenet_row
 from layerwise.models.resnet import BasicBlock, Bottleneck, shortcut_a
 
@@ -48,7 +49,7 @@ def weights_per_layer(results: Results) -> Verdict:
 CLAIMS = {
     "depth-without-bottlenecks": Claim(
         "Deeper ResNets without bottlenecks gain accuracy, as shown on CIFAR-10 (footnote 4).",
-        every(less("resnet56", "resnet20"), less("resnet110", "resnet56")),
+        ordered("resnet110", "resnet56", "resnet20"),
     ),
     "economical": Claim("Bottlenecks are more economical: fewer weights a layer (footnote 4).", weights_per_layer),
     "plain-bottlenecks-degrade": Claim(

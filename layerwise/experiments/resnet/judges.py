@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
-from layerwise.experiments.experiment import Curve, Results, Verdict
+from layerwise.experiments.experiment import Curve, Results, Verdict, every, less
 
 Judge = Callable[[Results], Verdict]
 Values = Sequence[float]
@@ -194,6 +195,39 @@ def _beyond(row: str, bound: float, name: str, sign: int) -> Judge:
         return Verdict(_word(sign * (mean - bound), noise), told)
 
     return judge
+
+
+def ordered(*rows: str, name: str = "error") -> Judge:
+    """Judges whether `name` rises from row to row; of the measured rows where some are not."""
+    def judge(results: Results) -> Verdict:
+        missing = [row for row in rows if not results.numbers(row, name)]
+        there = [row for row in rows if row not in missing]
+        if len(there) < 2:
+            return _absent(missing)
+        return _partly(every(*(less(low, high, name) for low, high in pairwise(there)))(results), missing)
+
+    return judge
+
+
+def each(*judges: Judge) -> Judge:
+    """As `every`, but of those judges that have results where some have none."""
+    def judge(results: Results) -> Verdict:
+        found = [one(results) for one in judges]
+        known = [one for one in found if one.word != "not measured"]
+        missing = [one.because for one in found if one.word == "not measured"]
+        if not known:
+            return Verdict("not measured", "; ".join(dict.fromkeys(missing)))
+        return _partly(every(*(lambda results, one=one: one for one in known))(results), list(dict.fromkeys(missing)))
+
+    return judge
+
+
+def _partly(found: Verdict, missing: Sequence[str]) -> Verdict:
+    """What may be said where some of the rows are missing: a claim that holds of the others holds only if."""
+    if not missing:
+        return found
+    word, only = ("holds only if", "only if the same is true of ") if found.word == "holds" else (found.word, "")
+    return Verdict(word, f"{found.because}; {only}what was not measured: {', '.join(missing)}")
 
 
 def at_paper_scale(judge: Judge, why: str) -> Judge:

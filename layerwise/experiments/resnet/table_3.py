@@ -11,7 +11,7 @@ Left open in the paper, and how it is closed: see `protocols.OPEN_IMAGENET`.
 from __future__ import annotations
 
 from layerwise.experiments.experiment import Claim, Row, every, less
-from layerwise.experiments.resnet.judges import at_paper_scale, similar
+from layerwise.experiments.resnet.judges import at_paper_scale, each, ordered, similar
 from layerwise.experiments.resnet.protocols import imagenet_row
 
 TITLE = "ResNet, Table 3: error on ImageNet, ten crops"
@@ -41,7 +41,7 @@ OPTIONS = ("resnet34_a", "resnet34", "resnet34_c")
 CLAIMS = {
     "all-beat-plain": Claim(
         "All three options are better than the plain network (section 4.1).",
-        every(*(less(option, "plain34", name) for option in OPTIONS for name in COLUMNS)),
+        each(*(less(option, "plain34", name) for option in OPTIONS for name in COLUMNS)),
     ),
     "all-beat-plain-considerably": Claim(
         "All three are considerably better: by 2 points of top-1 or more, as we read it (section 4.1).",
@@ -61,7 +61,6 @@ CLAIMS = {
     ),
     "no-degradation": Claim(
         "No degradation up to 152 layers: each deeper network is better, in top-1 and top-5 (section 4.1).",
-        every(*(less(deep, shallow, name) for name in COLUMNS for shallow, deep in
-                (("resnet34", "resnet50"), ("resnet50", "resnet101"), ("resnet101", "resnet152")))),
+        each(*(ordered("resnet152", "resnet101", "resnet50", "resnet34", name=name) for name in COLUMNS)),
     ),
 }  # fmt: skip

@@ -9,8 +9,8 @@ scales: see the protocol multi-scale. Deviation below paper scale: ten crops, si
 
 from __future__ import annotations
 
-from layerwise.experiments.experiment import Claim, Row, every, less
-from layerwise.experiments.resnet.judges import at_paper_scale, below
+from layerwise.experiments.experiment import Claim, Row, every
+from layerwise.experiments.resnet.judges import at_paper_scale, below, each, ordered
 from layerwise.experiments.resnet.multi_scale import at_all_scales
 from layerwise.experiments.resnet.protocols import OPEN_IMAGENET, imagenet
 from layerwise.experiments.resnet.table_5 import PAPER as ENSEMBLES
@@ -49,7 +49,6 @@ CLAIMS = {
     ),
     "deeper-better": Claim(
         "Gains of depth show in both measures: 34, 50, 101, 152 layers in this order (section 4.1).",
-        every(*(less(deep, shallow, name) for name in COLUMNS for shallow, deep in
-                (("resnet34", "resnet50"), ("resnet50", "resnet101"), ("resnet101", "resnet152")))),
+        each(*(ordered("resnet152", "resnet101", "resnet50", "resnet34", name=name) for name in COLUMNS)),
     ),
 }  # fmt: skip

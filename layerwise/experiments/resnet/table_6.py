@@ -13,10 +13,9 @@ best. The others of the paper's are of one run each. Left open in the paper: see
 from __future__ import annotations
 
 from collections.abc import Mapping
-from itertools import pairwise
 
 from layerwise.experiments.experiment import Claim, Results, Row, Verdict, every, less
-from layerwise.experiments.resnet.judges import at_paper_scale, below, similar
+from layerwise.experiments.resnet.judges import at_paper_scale, below, ordered, similar
 from layerwise.experiments.resnet.protocols import cifar_row
 from layerwise.models.costs import costs
 
@@ -85,7 +84,7 @@ def fewer_parameters(results: Results) -> Verdict:
 CLAIMS = {
     "deeper-better": Claim(
         "Each deeper ResNet has the lower error, from 20 to 110 layers (section 4.2, table 6).",
-        every(*(less(deep, shallow) for shallow, deep in pairwise(list(RESNETS)[:5]))),
+        ordered(*reversed(list(RESNETS)[:5])),
     ),
     "1202-worse": Claim(
         "1202 layers have a higher test error than 110, and a similar training error (section 4.2).",
