@@ -3,50 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pytest
 import torch
-from matplotlib.figure import Figure
 
 from layerwise.data.preprocess import fit_preprocess
 from layerwise.data.source import Samples
 from layerwise.experiments import EXPERIMENTS, find
-from layerwise.experiments.alexnet import (
-    bias_one,
-    crops_and_flips,
-    figure_1,
-    figure_2,
-    figure_3,
-    protocols,
-    table_2,
-)
-from layerwise.experiments.experiment import Measured, Results, Subject, Verdict
+from layerwise.experiments.alexnet import bias_one, crops_and_flips, figure_1, protocols, table_2
 from layerwise.experiments.scales import at_scale
 from layerwise.models import build, published_input
 from layerwise.recipe import Recipe, check
 from layerwise.recipes.presets import preset
+from tests.made_up_results import FAILS, HOLDS, NOISE, ONLY_IF, UNMEASURED, curves, judged, results
 
 MINE = ("figure-1", "figure-2", "groups", "lrn", "overlapping-pooling", "colour", "crops-and-flips", "dropout",
         "bias-one", "weight-decay", "table-1", "table-2", "figure-3", "middle-convolution")  # fmt: skip
 RECIPES = {f"{name} {row}": (find(f"alexnet/{name}"), recipe) for name in MINE
            for row, one in find(f"alexnet/{name}").rows.items() for recipe in one.recipes}  # fmt: skip
-HOLDS, FAILS, NOISE, ONLY_IF, UNMEASURED = "holds", "fails", "inside the noise", "holds only if", "not measured"
-
-
-def results(rows: Mapping[str, Mapping[str, Sequence[float]]], scale: str = "paper") -> Results:
-    """Made-up results: row: name: the value of each seed."""
-    found = {}
-    for row, values in rows.items():
-        seeds = range(len(next(iter(values.values()))))
-        found[row] = tuple(Measured(seed, {name: float(value[seed]) for name, value in values.items()})
-                           for seed in seeds)  # fmt: skip
-    return Results(scale, found)
-
-
-def judged(name: str, claim: str, found: Results) -> Verdict:
-    return find(f"alexnet/{name}").claims[claim].judge(found)
 
 
 def test_every_part_of_the_paper_is_registered() -> None:
@@ -242,12 +217,6 @@ def test_2048_pictures_of_one() -> None:
     assert crops_and_flips.PRINTED_FACTOR == 2048
 
 
-def curves(rows: Mapping[str, Sequence[Sequence[tuple[int, float]]]], name: str, scale: str = "small") -> Results:
-    """Made-up curves: row: the points of each seed."""
-    return Results(scale, {row: tuple(Measured(seed, {}, [{"step": step, name: error} for step, error in points])
-                                      for seed, points in enumerate(seeds)) for row, seeds in rows.items()})
-
-
 def test_dropout_doubles_the_steps() -> None:
     fast = [(100, 30.0), (200, 20.9), (300, 20.0), (400, 25.0)]
     slow = [(100, 30.0), (200, 25.0), (300, 24.0), (400, 18.0)]
@@ -307,108 +276,6 @@ def test_the_tables() -> None:
     table = find("alexnet/table-2")
     assert [row for row, one in table.rows.items() if one.unmeasured] == [
         "sift_fvs", "cnn_starred", "cnns_7_starred", "fall_2009_before"]  # fmt: skip
-
-
-def steps(relu: Sequence[float], tanh: Sequence[float], scale: str = "small") -> Results:
-    """Each network reaches the threshold at one rate in so many steps, at another later; the others never do."""
-    return results({"relu_0.002": {"iterations": relu}, "relu_0.001": {"iterations": [2 * step for step in relu]},
-                    "tanh_0.05": {"iterations": tanh}}, scale)  # fmt: skip
-
-
-def test_figure_1_claims() -> None:
-    six = steps([100, 101, 102], [620, 630, 640])
-    assert [judged("figure-1", claim, six).word for claim in ("faster", "several-times", "six-times")] == [HOLDS] * 3
-    four = steps([100, 101, 102], [400, 402, 404])
-    assert [judged("figure-1", claim, four).word for claim in ("faster", "several-times", "six-times")] == [
-        HOLDS, HOLDS, FAILS]  # fmt: skip
-    turned = steps([620, 630, 640], [100, 101, 102])
-    assert [judged("figure-1", claim, turned).word for claim in ("faster", "several-times", "six-times")] == [FAILS] * 3
-    never = results({"relu_0.002": {"iterations": [100.0]}}, "small")
-    assert judged("figure-1", "six-times", never).word == UNMEASURED
-    assert "no rate of tanh" in judged("figure-1", "faster", never).because
-
-
-def test_figure_1_takes_the_fastest_rate_that_every_seed_reaches() -> None:
-    found = steps([100, 101, 102], [620, 630, 640])
-    assert figure_1.fastest(found, "relu") == "relu_0.002"
-    missed = dict(found.rows)
-    missed["relu_0.005"] = (Measured(0, {"iterations": 10.0}), Measured(1, {}, failure="not finite"))
-    assert figure_1.fastest(Results("small", missed), "relu") == "relu_0.002"
-    missed["relu_0.005"] = missed["relu_0.005"][:1]  # the control: without the failed seed it would be the fastest
-    assert figure_1.fastest(Results("small", missed), "relu") == "relu_0.005"
-
-
-def test_the_crossing_lies_on_the_line_between_two_readings() -> None:
-    curve = [{"step": 10.0, "training_error": 40.0}, {"step": 15.0, "validation_error": 1.0},
-             {"step": 20.0, "training_error": 20.0}, {"step": 30.0, "training_error": 30.0}]  # fmt: skip
-    assert figure_1.crossing(curve, 25.0) == 17.5
-    assert figure_1.crossing(curve, 40.0) == 10.0
-    assert figure_1.crossing(curve, 19.9) is None
-    assert figure_1.crossing([], 25.0) is None
-
-
-def counted() -> Results:
-    def nothing(*given: object) -> Samples:
-        raise AssertionError(given)
-
-    return Results("paper", {"alexnet": (Measured(0, figure_2.measure(Subject((), "paper", 0, nothing))),)})
-
-
-def test_figure_2_counts_and_says_what_does_not_hold() -> None:
-    found = counted()
-    assert found.mean("alexnet", "conv2") == 186_624
-    words = {claim: judged("figure-2", claim, found).word for claim in ("input", "layers", "neurons")}
-    assert words == {"input": FAILS, "layers": ONLY_IF, "neurons": ONLY_IF}
-    assert "659,272" in judged("figure-2", "neurons", found).because
-    printed = {name: [value] for name, value in figure_2.PAPER["alexnet"].items()}
-    as_printed = results({"alexnet": printed})
-    assert [judged("figure-2", claim, as_printed).word for claim in ("input", "layers", "neurons")] == [HOLDS] * 3
-    wrong = results({"alexnet": {**printed, "fc6": [4095], "neurons": [1], "conv5": [1]}})
-    assert [judged("figure-2", claim, wrong).word for claim in ("layers", "neurons")] == [FAILS] * 2
-    assert [judged("figure-2", claim, results({})).word for claim in ("input", "layers", "neurons")] == [UNMEASURED] * 3
-
-
-def test_shares_of_colour() -> None:
-    torch.manual_seed(0)
-    grey, random = torch.randn(200, 1, 5, 5).expand(200, 3, 5, 5), torch.randn(200, 3, 5, 5)
-    opponent = torch.stack((grey[:, 0], -grey[:, 0], torch.zeros(200, 5, 5)), 1)
-    assert figure_3.colour_shares(grey).abs().max() < 1e-6
-    assert figure_3.colour_shares(opponent).min() > 1 - 1e-6
-    assert figure_3.colour_shares(random).mean().item() == pytest.approx(2 / 3, abs=0.01)
-    assert figure_3.colour_shares(random[:, :1]).abs().max() < 1e-6
-    assert figure_3.colour_shares(7 * random).allclose(figure_3.colour_shares(random), atol=1e-5)
-
-
-def test_figure_3_asks_for_towers_that_differ_whichever_is_which() -> None:
-    base = {"channels": [3, 3], "colour_1": [0.1, 0.5], "colour_2": [0.4, 0.1]}
-    assert judged("figure-3", "specialised", results({"alexnet": base})).word == HOLDS
-    alike = base | {"colour_2": [0.4, 0.4]}
-    assert judged("figure-3", "specialised", results({"alexnet": alike})).word == FAILS
-    assert judged("figure-3", "specialised", results({"alexnet": base | {"channels": [1, 1]}})).word == UNMEASURED
-    assert judged("figure-3", "specialised", results({})).word == UNMEASURED
-
-
-def test_figures_are_drawn_and_say_what_is_missing() -> None:
-    for name in ("figure-1", "figure-2", "figure-3"):
-        figure = Figure()
-        draw = find(f"alexnet/{name}").draw
-        assert draw is not None
-        draw(Results("paper", {}), figure)
-        figure.canvas.draw()
-    figure = Figure()
-    figure_1.draw(curves({"relu_0.002": [[(46, 40.0), (92, 10.0)]]}, "training_error"), figure)
-    assert figure.axes[0].get_xlabel() == "Epochs"
-    assert len(figure.axes[0].lines) == 2  # one run and the threshold
-    figure = Figure()
-    figure_2.draw(counted(), figure)
-    told = [text.get_text() for text in figure.axes[0].texts]
-    assert "conv1\n290,400" in told
-    assert "paper\n253,440" in told
-    figure = Figure()
-    levels = [[float(level) for level in range(3 * 121)]] * 96
-    one = Measured(0, {"side": 11, "channels": 3, "levels": levels})
-    figure_3.draw(Results("paper", {"alexnet": (one,)}), figure)
-    assert figure.axes[0].images[0].get_array().shape == (6 * 12 + 1, 16 * 12 + 1, 3)
 
 
 def test_raw_pixels_keep_their_range() -> None:
