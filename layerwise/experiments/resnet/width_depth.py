@@ -4,7 +4,7 @@
     layerwise reproduce resnet/width-depth --scale paper    # 200 epochs each
 
 Costs in PFLOP at paper scale (9 million pictures): 4.5 (wrn40_1), 5.5 (wrn16_2), 70 (wrn40_4), 84 (wrn16_8), 283
-(wrn28_10), 14 (110 layers), 80 (1001 layers).
+(wrn28_10), 14 (110 and 164 layers), 80 (1001 layers).
 
 Protocol of its section 3: batches of 128, Nesterov momentum 0.9, weight decay 5e-4, rate 0.1 times 0.2 after 60, 120
 and 160 of 200 epochs; crops from 4 pixels of padding, mirror images, mean and deviation of the channels. The printed
