@@ -36,11 +36,15 @@ Derive = Callable[[Recipe], Recipe]
 def at_scale(recipe: Recipe, scale: str, seed: int, small: Derive | None = None) -> Recipe:
     """The paper's `recipe` with `seed` at a scale of `SCALES`; `small` is an experiment's own derivation.
 
+    A smoke run has the network of the small one, where an experiment chose another for that.
+
     Raises InputError for an unknown scale.
     """
     if scale not in SCALES:
         raise InputError(f"--scale {scale}: no such scale{nearest(scale, SCALES)}",
                          mend=f"It is {', '.join(SCALES[:-1])} or {SCALES[-1]}.")
+    if scale == "smoke" and small is not None:
+        recipe = dataclasses.replace(small(recipe), seed=recipe.seed)
     derive = {"smoke": _smoke, "small": small or _small, "paper": _paper}[scale]
     # A recipe's own seed sets apart the second of two equal networks in a row (ResNet, table 5).
     return dataclasses.replace(derive(recipe), seed=recipe.seed + seed)
@@ -81,7 +85,8 @@ def _small(recipe: Recipe) -> Recipe:
 
 def _smoke(recipe: Recipe) -> Recipe:
     """Two steps on the digits."""
-    fewer = dataclasses.replace(recipe, batch_size=SMOKE_BATCH, micro_batch=0, compile="no", threads=1)
+    fewer = dataclasses.replace(recipe, batch_size=SMOKE_BATCH, micro_batch=0, compile="no", threads=1,
+                                checkpoint_seconds=3600)
     return shortened(_pictures(fewer, 0), STEPS["smoke"], "digits", SMOKE_VALIDATION)
 
 

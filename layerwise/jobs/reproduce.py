@@ -205,8 +205,16 @@ def fill(asked: Sequence[Cell], places: Places) -> list[str]:
                     busy.append(f"{one.slug}, seed {one.seed}: process {pid} trains {key(one.recipes[place])}")
                     break
             else:
-                world.from_first(lambda one=one: measure(one, places))  # type: ignore[misc]
+                try:
+                    world.from_first(lambda one=one: measure(one, places))  # type: ignore[misc]
+                except KeyboardInterrupt:
+                    raise Interrupted("stopped while measuring; the trained networks are saved", again(one)) from None
     return busy
+
+
+def again(one: Cell) -> str:
+    """What goes on with an interrupted cell."""
+    return f"Continue with the same command: layerwise reproduce {one.experiment.name} --scale {one.scale} --yes"
 
 
 def train_recipe(one: Cell, place: int, places: Places, world: World) -> int:
@@ -232,8 +240,7 @@ def train_recipe(one: Cell, place: int, places: Places, world: World) -> int:
             world.from_first(lambda: measured.keep_failure(recipe, run, places.results, what))
             return 0
         except Interrupted as stopped:
-            raise Interrupted(stopped.what, f"Continue with the same command: layerwise reproduce "
-                              f"{one.experiment.name} --scale {one.scale} --yes", stopped.exit_code) from None
+            raise Interrupted(stopped.what, again(one), stopped.exit_code) from None
         world.from_first(lambda: measured.keep_run(recipe, run, places.results, _tested(run)))
     return 0
 
@@ -284,6 +291,8 @@ def _smoke(recipe: Recipe, state: str, places: Places, world: World) -> None:
         few = few.subset(range(min(SMOKE_PICTURES, len(few))), f"{SMOKE_PICTURES} of {few.name}")
     result = evaluate(model, few, EvaluateOptions(recipe.protocol, data=recipe.data))
     world.from_first(lambda: result.save(run / "evaluations" / "smoke"))
+    if world.first:  # it is finished; a large network's state of the optimiser is of no more use
+        shutil.rmtree(run / rundir.CHECKPOINTS)
 
 
 def _tested(run: Path) -> measured.Record:
