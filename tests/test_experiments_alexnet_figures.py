@@ -53,6 +53,19 @@ def test_the_crossing_lies_on_the_line_between_two_readings() -> None:
     assert figure_1.crossing([], 25.0) is None
 
 
+def test_the_ratio_at_other_thresholds() -> None:
+    quick, slow = [(10, 40.0), (20, 20.0), (30, 0.0)], [(10, 40.0), (40, 20.0), (130, 10.0)]
+    rows = {"relu_0.002": [quick], "relu_0.01": [slow], "tanh_0.05": [slow]}
+    found = curves(rows, "training_error")
+    assert figure_1.times(found, 20.0) == 2.0
+    assert figure_1.times(found, 10.0) == 130 / 25
+    assert figure_1.times(found, 5.0) is None
+    one = Measured(0, {"iterations": 15.0}, found.rows["relu_0.002"][0].curve)
+    other = Measured(0, {"iterations": 30.0}, found.rows["tanh_0.05"][0].curve)
+    verdict = judged("figure-1", "six-times", Results("small", {"relu_0.002": (one,), "tanh_0.05": (other,)}))
+    assert "; 1.86 at 25 %, 2.00 at 20 %" in verdict.because
+
+
 def counted() -> Results:
     def nothing(*given: object) -> Samples:
         raise AssertionError(given)

@@ -32,6 +32,7 @@ TITLE = "AlexNet, Figure 1: ReLU against tanh, steps to 25 % training error"
 RATES = {"relu": (0.001, 0.002, 0.005, 0.01), "tanh": (0.01, 0.02, 0.05, 0.1)}
 THRESHOLDS = {"paper": 25.0, "small": 15.0, "smoke": 15.0}  # percent of training error
 EPOCHS = {"paper": 391, "small": 469, "smoke": 180}  # steps of an epoch: 50,000, 60,000 and 1,438 pictures
+OTHERS = (25.0, 20.0, 17.5, 12.5, 10.0)  # thresholds at which the ratio is told beside: it depends on them
 NETWORKS = {"relu": "four_layer", "tanh": "four_layer_tanh"}
 PRINTED_RATIO = 6.0  # "six times faster"
 SMALL_STEPS = 1500
@@ -61,6 +62,20 @@ def measure(subject: Subject) -> Numbers:
     return {} if steps is None else {"iterations": round(steps, 1)}
 
 
+def times(results: Results, threshold: float) -> float | None:
+    """How many times the steps of ReLU tanh needs to another threshold, each at the rate that is fastest to it."""
+    best = []
+    for kind in NETWORKS:
+        means = []
+        for row in (f"{kind}_{rate:g}" for rate in RATES[kind]):
+            steps = [crossing(one.curve, threshold) for one in results.rows.get(row, ())]
+            if steps and None not in steps:
+                means.append(statistics.fmean(step for step in steps if step is not None))
+        best.append(min(means, default=None))
+    relu, tanh = best
+    return None if relu is None or tanh is None else tanh / relu
+
+
 def fastest(results: Results, kind: str) -> str | None:
     """The row of a network's fastest rate: the fewest steps on average, where every seed reached the threshold."""
     means = {}
@@ -84,6 +99,9 @@ def ratio(least: float) -> protocols.Judge:
         error = 2 * statistics.stdev(ratios) / len(ratios) ** 0.5 if len(ratios) > 1 else 0.0
         told = (f"{relu} {results.mean(relu, 'iterations'):.0f} steps, {tanh} {results.mean(tanh, 'iterations'):.0f}: "
                 f"{mean:.2f} +- {error:.2f} times (two standard errors, {len(ratios)} seeds), asked {least:g}")
+        others = [f"{times_there:.2f} at {threshold:g} %" for threshold in OTHERS
+                  if (times_there := times(results, threshold)) is not None]  # fmt: skip
+        told += f"; {', '.join(others)}" if others else ""
         if error and abs(mean - least) <= error:
             return Verdict("inside the noise", told)
         return Verdict("holds" if mean >= least else "fails", told)

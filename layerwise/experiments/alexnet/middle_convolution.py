@@ -3,7 +3,7 @@
     layerwise reproduce alexnet/middle-convolution                  # small: Fashion-MNIST, 1,200 steps, three seeds
     layerwise reproduce alexnet/middle-convolution --scale paper    # ILSVRC-2010, 90 epochs
 
-Costs 0.49, 0.36 and 0.41 EFLOP at paper scale; at small scale three minutes of one core a row and seed.
+Costs 0.49, 0.37 and 0.42 EFLOP at paper scale; at small scale three minutes of one core a row and seed.
 
 Left open in the paper: which layers are middle ones, and how their neighbours are joined. Here conv3 and conv4, those
 with no pooling beside them; models/alexnet.py says how. The sentence on any convolution (section 1) is judged by these

@@ -3,7 +3,7 @@
     layerwise reproduce alexnet/table-2                  # small: five four-layer networks a seed, seven in all
     layerwise reproduce alexnet/table-2 --scale paper    # ILSVRC-2012, five networks of 90 epochs
 
-Costs 0.49 EFLOP a network at paper scale, 1.8 EFLOP for Fall 2009; at small scale four minutes of one core a network.
+Costs 0.49 EFLOP a network at paper scale, 1.7 EFLOP for Fall 2009; at small scale four minutes of one core a network.
 
 Left open in the paper: what makes the five networks "similar"; here seeds alone differ. How long and by which rule the
 starred networks were pre-trained on the 15 million pictures and 22,000 classes of Fall 2011 and then fine-tuned is not
