@@ -22,7 +22,7 @@ SIMILAR = 0.1  # of the larger
 ROUNDING = 1e-12  # in float64, relative
 
 
-def given(**numbers: float) -> Callable[[], Counts]:
+def given(numbers: Counts) -> Callable[[], Counts]:
     """Numbers that the paper prints, to be compared with one another."""
     return lambda: numbers
 
@@ -106,7 +106,7 @@ ACCOUNTS: dict[str, Account] = {
         for depth, printed in TABLE_6.items()},
     "fewer-parameters": Account(
         "ResNet-110 has fewer parameters than FitNet and Highway (section 4.2; millions, table 6).",
-        given(resnet110=1.7, fitnet_19=2.5, highway_19=2.3, highway_32=1.25),
+        given({"resnet110": 1.7, "fitnet_19": 2.5, "highway_19": 2.3, "highway_32": 1.25}),
         only_if(both(*(below("resnet110", other) for other in ("fitnet_19", "highway_19", "highway_32"))),
                 both(*(below("resnet110", other) for other in ("fitnet_19", "highway_19"))),
                 "those of 19 layers are meant")),
@@ -118,13 +118,13 @@ ACCOUNTS: dict[str, Account] = {
         difference(28.54, 25.03), rounds_to("difference", 3.5, 1), "difference", 3.5),
     "single-beats-ensembles": Account(
         "The 152-layer ResNet alone, 4.49 % top-5, beats all earlier ensembles (section 4.1, tables 4 and 5).",
-        given(resnet152=4.49, best_ensemble=4.82),
+        given({"resnet152": 4.49, "best_ensemble": 4.82}),
         provided(below("resnet152", "best_ensemble"), "errors on validation and on the test server may be compared")),
     "coco-6-points": Account(
         "On COCO, ResNet-101 brings 6.0 points more than VGG-16 (section 4.3, table 8).", difference(27.2, 21.2),
         rounds_to("difference", 6.0, 1), "difference", 6.0),
     "coco-28-percent": Account(
-        "They are 28 % relative (abstract, section 4.3).", given(relative=100 * (27.2 - 21.2) / 21.2),
+        "They are 28 % relative (abstract, section 4.3).", given({"relative": 100 * (27.2 - 21.2) / 21.2}),
         rounds_to("relative", 28), "relative", 28),
     "two-3x3": Account(
         "Two 3x3 convolutions see what a 5x5 sees with 18 weights instead of 25 (the history, on VGG).", counts.two_3x3,

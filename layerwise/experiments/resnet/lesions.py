@@ -204,7 +204,7 @@ def draw(results: Results, figure: Figure) -> None:
         axes.set_xlabel(label)
         axes.set_ylabel("error (%)")
         axes.set_ylim(0, 100)
-    one.legend(loc="upper right", fontsize=7)
+    one.legend(loc="best", fontsize=7)
 
 
 def _curve(axes: Axes, results: Results, row: str, name: str) -> None:

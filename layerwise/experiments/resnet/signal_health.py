@@ -175,6 +175,9 @@ def draw(results: Results, figure: Figure) -> None:
                 axes.plot(range(1, len(values) + 1), values, color=COLOURS[depth(row)], linestyle=style,
                           label=labelled(row) if values else f"{labelled(row)}, not measured", linewidth=1.4)
             axes.set_yscale("log")
+            if name == "variances":  # else a line at 1 fills the panel with its noise
+                low, high = axes.get_ylim()
+                axes.set_ylim(min(low, LEAST), max(high, MOST))
             axes.set_ylabel(label)
             axes.set_title("before training" if when == "start" else "after training", fontsize=9)
     for axes in grid[1]:
