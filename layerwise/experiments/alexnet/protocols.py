@@ -74,8 +74,8 @@ def local(network: str) -> Recipe:
 def small(recipe: Recipe, network: str) -> Recipe:
     """`recipe` on Fashion-MNIST with a four-layer network for 28x28, 1,200 steps of 128.
 
-    The rate falls to a tenth after 5/6. Weight decay is the paper recipe's; 5,000 pictures are held out. Fashion-MNIST's
-    pictures stay as they are; others', in a smoke run, are enlarged to 28x28.
+    The rate falls to a tenth after 5/6. Weight decay is the paper recipe's; 5,000 pictures are held out.
+    Fashion-MNIST's pictures stay as they are; others', in a smoke run, are enlarged to 28x28.
     """
     return replace(
         cifar(network), name="four-layer-small", seed=recipe.seed, data="fashion-mnist", input_size=28,
