@@ -30,6 +30,7 @@ from layerwise.signals import Signals
 from layerwise.training import transfer
 from layerwise.training.average import Average
 from layerwise.training.failure import stop_before_step
+from layerwise.training.graphs import passed
 from layerwise.training.memory import watched
 from layerwise.training.optimiser import clip_gradients, keep_frozen_statistics, set_rate, unfreeze
 from layerwise.training.preparation import RunOptions, banner, handshake, heard, open_split, record_of, say, threaded
@@ -268,16 +269,16 @@ def gradients(training: Training, batch: dict[str, Any]) -> dict[str, float]:
                          mend="Check that the files are still there, then resume the run.")
     while True:
         training.optimiser.zero_grad(set_to_none=True)
-        sums = {"loss": 0.0, "errors": 0.0, "samples": count, "unread": len(batch["bad"]), "scarce": 0}
+        sums: dict[str, float] = {"samples": count, "unread": len(batch["bad"]), "scarce": 0}
+        counted, sizes = list[Tensor](), list[int]()  # on the device: read at once, when all has been asked of it
         scarcity: RuntimeError | None = None
         try:
             for part in torch.arange(count).tensor_split(math.ceil(count / position.micro_batch)) if count else ():
                 micro = _to_device(training, batch, slice(int(part[0]), int(part[-1]) + 1))
-                with hardware.autocast(training.recipe):
-                    losses = training.task.loss(training.forward, micro)
-                (losses["loss"] * (len(part) / whole)).backward()
-                sums["loss"] += float(losses["loss"].detach()) * len(part)
-                sums["errors"] += float(losses.get("errors", 0))
+                losses = passed(training, micro, len(part) / whole)
+                loss = losses["loss"].detach()
+                counted += [loss, losses["errors"].to(loss.dtype) if "errors" in losses else loss.new_zeros(())]
+                sizes.append(len(part))
         except RuntimeError as error:
             if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
                 raise
@@ -285,7 +286,10 @@ def gradients(training: Training, batch: dict[str, Any]) -> dict[str, float]:
         sums = dict(zip(sums, world.add(*sums.values()), strict=True))
         if not sums["scarce"]:
             world.add_gradients(model.parameters())
-            sums["norm"] = float(clip_gradients(list(model.parameters()), training.recipe.clip_norm))
+            norm = clip_gradients(list(model.parameters()), training.recipe.clip_norm)
+            *numbers, sums["norm"] = torch.stack([*counted, norm.to(counted[0])] if counted else [norm]).tolist()
+            loss_sum = sum((loss * size for loss, size in zip(numbers[::2], sizes, strict=True)), 0.0)
+            sums["loss"], sums["errors"] = world.add(loss_sum, float(sum(numbers[1::2])))
             world.copy_from_first(buffers)
             if not all(math.isfinite(value) for value in sums.values()):
                 torch._foreach_copy_(buffers, kept)

@@ -75,6 +75,25 @@ class Position:
 
 
 @dataclass
+class Recorded:
+    """A forward and backward pass recorded as a CUDA graph (graphs.py): what it reads, its losses and gradients."""
+
+    graph: Any
+    batch: dict[str, Tensor]
+    losses: dict[str, Tensor]
+    slopes: list[Tensor | None]
+
+
+@dataclass
+class Replay:
+    """What a training knows of such a recording. `reason` says why there is none: "" none, None not looked at yet."""
+
+    reason: str | None = None
+    steps: int = 0
+    recorded: Recorded | None = None
+
+
+@dataclass
 class Training:
     """All that one loop needs. Everything that changes is in `model`, `optimiser`, `average`, `schedule`, `position`
     and `best`; the rest is a function of the recipe and the data."""
@@ -98,6 +117,7 @@ class Training:
     metrics: rundir.Lines
     speed: rundir.Lines
     notes: list[str] = field(default_factory=list)
+    replay: Replay = field(default_factory=Replay)
     world: World = field(default_factory=world)
 
     @property
