@@ -99,9 +99,9 @@ class Explanation:
                 lines.append(f"{one.what}: {100 * one.difference:+.2f} points, beyond the noise")
         if self.explained is None or self.gap is None:
             return lines
-        lines.append(f"tested as there, this run's error would change by {self.explained:+.2f} points; the gap of "
-                     f"{self.gap:+.2f} would be {self.gap + self.explained:+.2f}, left to the causes that were not "
-                     "measured")
+        lines.append(f"tested as there, this run's error would change by {self.explained:+.2f} points, if the measured "
+                     f"effects add up; the gap of {self.gap:+.2f} would be {self.gap + self.explained:+.2f}, left to "
+                     "the causes that were not measured")
         return lines
 
 
