@@ -32,6 +32,7 @@ PAPER: dict[str, dict[str, float | str]] = {
 }
 COLUMNS = ("error", "training_error")
 
+FULL_ONLY = "the printed number is of CIFAR-10, trained in full"
 CLAIMS = {
     "plain-deeper-worse": Claim(
         "Plain networks have the higher training error the deeper they are (section 4.2, figure 6 left).",
@@ -44,7 +45,7 @@ CLAIMS = {
     ),
     "plain110": Claim(
         "The error of the plain network of 110 layers is above 60 % (figure 6, caption).",
-        judges.above("plain110", 60),
+        judges.at_paper_scale(judges.above("plain110", 60), FULL_ONLY),
     ),
     "resnet-deeper-better": Claim(
         "ResNets gain accuracy as they get deeper, up to 110 layers (section 4.2, figure 6 middle).",
@@ -61,7 +62,7 @@ CLAIMS = {
     ),
     "1202-trains": Claim(
         "1202 layers show no difficulty of optimisation: training error below 0.1 % (section 4.2, figure 6 right).",
-        judges.below("resnet1202", 0.1, TRAINING),
+        judges.at_paper_scale(judges.below("resnet1202", 0.1, TRAINING), FULL_ONLY),
     ),
     "1202-overfits": Claim(
         "1202 layers test worse than 110 although both have similar training error: overfitting (section 4.2).",
