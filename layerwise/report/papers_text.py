@@ -181,7 +181,7 @@ LEARN: dict[str, Learn] = {
         "The neighbours: other poses and other backgrounds, the same class."),
     "alexnet/table-1": Learn(
         "Errors on ILSVRC-2010: sparse coding, Fisher vectors, and the network.",
-        "The best of the features made by hand beside the network, on the same test pictures: 8 points of top-5 error.",
+        "The best of the features made by hand beside the network, on the same test pictures: 8.7 points of top-5 error.",
         "The last row."),
     "alexnet/table-2": Learn(
         "Errors on ILSVRC-2012, of one network and of averages of five and seven.",
@@ -237,7 +237,7 @@ LEARN: dict[str, Learn] = {
         "The claims with *holds only if*."),
     "history/numbers": Learn(
         "Numbers that the two reviews print: ten counted from the networks, the others listed with their source.",
-        "Numbers travel from review to review. A count shows which of them were true: GoogLeNet has not a twelfth of "
+        "Numbers travel from review to review. A count shows which of them were true: GoogLeNet has no twelfth of "
         "AlexNet's parameters, but between an eighth and a ninth.",
         "The verdicts *fails* and *holds only if*, and the reasons beside them."),
 }
