@@ -181,7 +181,8 @@ LEARN: dict[str, Learn] = {
         "The neighbours: other poses and other backgrounds, the same class."),
     "alexnet/table-1": Learn(
         "Errors on ILSVRC-2010: sparse coding, Fisher vectors, and the network.",
-        "The best of the features made by hand beside the network, on the same test pictures: 8.7 points of top-5 error.",
+        "The best of the features made by hand beside the network, on the same test pictures: 8.7 points of top-5 "
+        "error.",
         "The last row."),
     "alexnet/table-2": Learn(
         "Errors on ILSVRC-2012, of one network and of averages of five and seven.",
