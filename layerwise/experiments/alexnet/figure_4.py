@@ -119,7 +119,7 @@ def draw(results: Results, figure: Figure) -> None:
 
     The first seed is shown. Right of the six of the paper stand the six nearest in pixels.
     """
-    halves = figure.add_gridspec(1, 2, width_ratios=(1, 1.5), wspace=0.08)
+    halves = figure.add_gridspec(1, 2, width_ratios=(1, 1.7))
     seeds = results.rows.get("alexnet", ())
     if not seeds:
         figure.text(0.5, 0.5, "not measured", ha="center")
@@ -129,7 +129,7 @@ def draw(results: Results, figure: Figure) -> None:
     truth, probabilities = json.loads(str(numbers["truth"])), numbers["probabilities"]
     assert isinstance(probabilities, list)
     side = tested.shape[0]
-    grid = halves[0].subgridspec(4, 4, height_ratios=(1, 1, 1, 1), hspace=0.35, wspace=0.15)
+    grid = halves[0].subgridspec(4, 4, height_ratios=(1.4, 1, 1.4, 1), hspace=0.0, wspace=0.0)
     for place in range(SHOWN):
         line, column = 2 * (place // 4), place % 4
         axes = figure.add_subplot(grid[line, column])
@@ -155,8 +155,8 @@ def _draw_neighbours(axes: Axes, sheet: NDArray[np.uint8], names: list[list[str]
     white = np.full((sheet.shape[0], gap, 3), 255, np.uint8)
     _show(axes, np.concatenate([parts[0], white, parts[1], white, parts[2]], 1))
     starts = (0, side + gap, side * (1 + NEAR) + 2 * gap)
-    for start, label in zip(starts, ("test picture", "nearest in the last hidden layer", "nearest in pixels"),
-                            strict=True):  # fmt: skip
+    labels = ("query", "nearest in the last hidden layer", "nearest in pixels (red below: another class)")
+    for start, label in zip(starts, labels, strict=True):
         axes.text(start, -0.08 * side, label, fontsize=7, va="bottom")
     for row, line in enumerate(names):
         for place, name in enumerate(line[1:]):
