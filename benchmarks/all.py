@@ -38,7 +38,7 @@ class Run:
     seconds: float
 
 
-# The seconds are twice to three times those of two quiet cores with AVX2; together they stay under 20 minutes there.
+# The seconds are bounds, longer than two quiet cores should need; whatever they take, all end with the 20 minutes.
 RUNS = (
     Run("startup.py", ("--rounds", "3"), 90),
     Run("loop.py", ("--steps", "20", "--rounds", "3"), 150),

@@ -33,6 +33,7 @@ from layerwise.randomness import derived_seed
 from layerwise.recipe import Recipe
 from layerwise.tasks.classify import Classify
 from layerwise.training.average import Average
+from layerwise.training.in_place import overwrite_inputs
 from layerwise.training.optimiser import (
     build_optimiser,
     freeze,
@@ -171,6 +172,7 @@ def assemble(run: Path, recipe: Recipe, data: DataSet, preprocess: Preprocess, c
     model = models.build(recipe.network, num_classes=len(data.train.class_names), in_channels=preprocess.channels)
     if recipe.zero_init_last_scale:
         zero_last_scales(model)
+    overwrite_inputs(model)
     if recipe.recompute == "blocks":
         recompute_blocks(model.features)
     model.to(device, memory_format=hardware.memory_format(recipe))  # type: ignore[call-overload]
