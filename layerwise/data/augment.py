@@ -171,11 +171,9 @@ def mirrored(image: NDArray[np.uint8], scratch: Scratch) -> NDArray[np.uint8]:
 
     A few rows at a time: torch would start threads of its own for more, beside those that decode.
     """
-    pixels, turned = torch.from_numpy(_in_memory(image, scratch)), scratch.picture("mirrored", image.shape)
-    rows = max(1, GRAIN // pixels[0].numel())
-    for first in range(0, len(turned), rows):
-        turned[first : first + rows] = pixels[first : first + rows].flip(1).numpy()
-    return turned
+    pixels, rows = torch.from_numpy(_in_memory(image, scratch)), max(1, GRAIN // image[0].size)
+    parts = [part.flip(1).numpy() for part in pixels.split(rows)]
+    return np.concatenate(parts, out=scratch.picture("mirrored", image.shape))
 
 
 def _in_memory(image: NDArray[np.uint8], scratch: Scratch) -> NDArray[np.uint8]:
@@ -241,10 +239,12 @@ def resample(
     """
     if image.shape[:2] == (height, width) or interpolation not in ("bilinear", "bicubic"):
         return resize.resize_to(image, height, width, interpolation)
-    # The batch's axis is put in front before the order is changed: only so torch sees, and returns, channels-last.
-    pixels = torch.from_numpy(_in_memory(image, scratch or Scratch()))[None].permute(0, 3, 1, 2)
+    # `reshape` puts the batch's axis in front with a length in bytes: only so torch sees, and returns, channels-last.
+    # By numpy, because each of torch's calls lets go of the interpreter's lock and waits for it again.
+    batch = _in_memory(image, scratch or Scratch()).reshape(1, *image.shape)
+    pixels = torch.from_numpy(batch.transpose(0, 3, 1, 2))
     resized = torch.nn.functional.interpolate(pixels, (height, width), mode=interpolation, antialias=True)
-    return np.asarray(resized.permute(0, 2, 3, 1)[0].numpy())
+    return np.asarray(resized.numpy()[0].transpose(1, 2, 0))
 
 
 def border(recipe: Recipe, preprocess: Preprocess) -> NDArray[np.uint8]:

@@ -51,7 +51,7 @@ __all__ = [
 ]
 
 AHEAD = 3  # batches in work before they are asked for
-TOGETHER = 4  # pictures that a thread makes before it asks for more; a hand-over is about 30 microseconds
+TOGETHER = 8  # pictures that a thread makes before it asks for more; a hand-over is about 30 microseconds
 CACHED = 1 << 16  # numbers that are normalised at a time, 256 KiB as float32
 MOST_BAD = 0.01  # part of an epoch's files that may turn unreadable
 
