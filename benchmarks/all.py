@@ -43,6 +43,7 @@ RUNS = (
     Run("startup.py", ("--rounds", "3"), 90),
     Run("loop.py", ("--steps", "20", "--rounds", "3"), 150),
     Run("memory.py", ("--networks", "resnet50"), 150),
+    Run("folder_memory.py", (), 180),
     Run("loading.py", ("--rounds", "3", "--pictures", "128"), 150),
     Run("models.py", ("--rounds", "5", "--batch", "2"), 240),
     Run("training.py", (), 600),
