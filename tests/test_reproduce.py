@@ -1,24 +1,31 @@
-"""`layerwise reproduce`: what is finished is not run again, what is interrupted goes on, what changed is another row."""
+"""`layerwise reproduce`: what is finished is not run again, what is interrupted goes on, what changed is another."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from layerwise import console
 from layerwise.cli import main
+from layerwise.data.source import Samples
 from layerwise.errors import InputError, Interrupted, MachineError
+from layerwise.evaluate import EvaluateOptions, Models
+from layerwise.evaluation.result import Result
 from layerwise.experiments import EXPERIMENTS, find, measured
 from layerwise.experiments.experiment import Numbers, Row, Subject
 from layerwise.jobs import main_job
 from layerwise.jobs import reproduce as job
 from layerwise.jobs.reproduce import Ask, Places, cells, missing, reproduce
+from layerwise.recipe import Recipe
+from layerwise.training.preparation import RunOptions
 from tests.made_up_experiment import NAME, PAPERS, module, weights
 
+Register = Callable[..., None]
 YES = Ask("small", seeds=1, confirmed=True)
 
 
@@ -34,7 +41,7 @@ def places(tmp_path: Path) -> Places:
 
 
 @pytest.fixture
-def register(monkeypatch: pytest.MonkeyPatch):  # noqa: ANN201
+def register(monkeypatch: pytest.MonkeyPatch) -> Register:
     """Puts the made-up experiment into the table; called again, in the place of what was there."""
     def put(*arguments: object, **rows: Row) -> None:
         monkeypatch.setitem(EXPERIMENTS, NAME, module(*arguments, **rows))
@@ -49,7 +56,7 @@ def trainings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     found: list[str] = []
     train = main_job.train
 
-    def counting(recipe, options):  # noqa: ANN001, ANN202
+    def counting(recipe: Recipe, options: RunOptions) -> Path:
         found.append(f"{recipe.network} {recipe.seed} {recipe.weight_decay:g}")
         return train(recipe, options)
 
@@ -57,7 +64,8 @@ def trainings(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return found
 
 
-def test_a_finished_row_is_not_run_again_and_a_changed_one_is(register, places, trainings) -> None:
+def test_a_finished_row_is_not_run_again_and_a_changed_one_is(register: Register, places: Places,
+                                                              trainings: list[str]) -> None:
     reproduce(NAME, YES, places)
     assert trainings == ["resnet20 0 0.0001"]
     again = reproduce(NAME, YES, places)
@@ -71,7 +79,7 @@ def test_a_finished_row_is_not_run_again_and_a_changed_one_is(register, places, 
     assert trainings[2:] == ["resnet20 0 0.0002"]
 
 
-def test_what_is_kept_says_how_it_was_made(register, places) -> None:
+def test_what_is_kept_says_how_it_was_made(register: Register, places: Places) -> None:
     reproduce(NAME, YES, places)
     cell = cells(find(NAME), "small", ["deep"], 1)[0]
     where = places.results / measured.key(cell.recipes[0])
@@ -88,7 +96,7 @@ def test_what_is_kept_says_how_it_was_made(register, places) -> None:
     assert cell.recipes[0].device == "auto"
 
 
-def test_a_result_of_another_recipe_in_its_place_is_refused(register, places) -> None:
+def test_a_result_of_another_recipe_in_its_place_is_refused(register: Register, places: Places) -> None:
     reproduce(NAME, YES, places)
     recipe = cells(find(NAME), "small", ["deep"], 1)[0].recipes[0]
     file = places.results / measured.key(recipe) / "recipe.json"
@@ -96,16 +104,16 @@ def test_a_result_of_another_recipe_in_its_place_is_refused(register, places) ->
     with pytest.raises(InputError, match="not that of the directory's name"):
         reproduce(NAME, YES, places)
     file.write_text("{")
-    with pytest.raises(InputError, match="recipe.json"):
+    with pytest.raises(InputError, match=r"recipe\.json"):
         reproduce(NAME, YES, places)
 
 
-def test_the_test_split_is_read_once(register, places, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_test_split_is_read_once(register: Register, places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
     """However often the command is given; and what `layerwise evaluate` adds later changes no kept number."""
     read: list[str] = []
     evaluate = main_job.evaluate
 
-    def counting(models, samples, options):  # noqa: ANN001, ANN202
+    def counting(models: Models, samples: Samples, options: EvaluateOptions) -> Result:
         read.append(samples.name)
         return evaluate(models, samples, options)
 
@@ -116,7 +124,7 @@ def test_the_test_split_is_read_once(register, places, monkeypatch: pytest.Monke
     assert not any("second time" in text for text in found.notes())
 
 
-def test_a_second_reading_of_the_test_split_is_told(register, places, trainings) -> None:
+def test_a_second_reading_of_the_test_split_is_told(register: Register, places: Places, trainings: list[str]) -> None:
     register(deep=Row((PAPERS,), measure=weights))
     found = reproduce(NAME, YES, places).table
     assert any("read the test pictures a second time" in text for text in found.notes())
@@ -129,7 +137,7 @@ def test_a_second_reading_of_the_test_split_is_told(register, places, trainings)
     assert len(trainings) == 1
 
 
-def test_a_measurement_needs_the_weights(register, places, trainings) -> None:
+def test_a_measurement_needs_the_weights(register: Register, places: Places, trainings: list[str]) -> None:
     """Results without their runs, as in a fresh copy of this repository: the row is trained again to be measured."""
     reproduce(NAME, YES, places)
     run = places.run(cells(find(NAME), "small", ["deep"], 1)[0].recipes[0])
@@ -142,7 +150,7 @@ def test_a_measurement_needs_the_weights(register, places, trainings) -> None:
     assert after["weights"] == before["weights"], "the same recipe on the same machine is the same network"
 
 
-def test_a_measurement_is_of_its_own_recipes(register, places) -> None:
+def test_a_measurement_is_of_its_own_recipes(register: Register, places: Places) -> None:
     """One that was kept for other recipes does not count."""
     register(deep=Row((PAPERS,), measure=weights))
     reproduce(NAME, YES, places)
@@ -159,7 +167,8 @@ def counted(subject: Subject) -> Numbers:
     return {"parameters": 269_722, "seed": subject.seed}
 
 
-def test_rows_without_a_recipe_are_counted_without_asking(register, places, trainings) -> None:
+def test_rows_without_a_recipe_are_counted_without_asking(register: Register, places: Places,
+                                                          trainings: list[str]) -> None:
     register(deep=Row(measure=counted))
     found = reproduce(NAME, Ask("small"), places).table
     assert trainings == []
@@ -168,7 +177,7 @@ def test_rows_without_a_recipe_are_counted_without_asking(register, places, trai
     assert found.label.startswith("counted")
 
 
-def test_a_training_that_breaks_is_a_result(register, places, trainings) -> None:
+def test_a_training_that_breaks_is_a_result(register: Register, places: Places, trainings: list[str]) -> None:
     """A number that is not finite ends that row for good, with its reason; the others are run, and it is not again."""
     register(wild=Row((dataclasses.replace(PAPERS, learning_rate=1e30, weight_decay=0),)))
     for _ in range(2):
@@ -180,7 +189,8 @@ def test_a_training_that_breaks_is_a_result(register, places, trainings) -> None
     assert next(entry for entry in found.entries if entry.slug == "deep").here[0] != "-"
 
 
-def test_killed_before_its_first_step_a_row_begins_again(register, places, trainings) -> None:
+def test_killed_before_its_first_step_a_row_begins_again(register: Register, places: Places,
+                                                         trainings: list[str]) -> None:
     run = places.run(cells(find(NAME), "small", ["deep"], 1)[0].recipes[0])
     (run / "data").mkdir(parents=True)
     (run / "data" / "train.csv").write_text("half")
@@ -189,7 +199,8 @@ def test_killed_before_its_first_step_a_row_begins_again(register, places, train
     assert (run / "model.safetensors").is_file()
 
 
-def test_trained_but_not_tested_a_row_is_tested(register, places, trainings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_trained_but_not_tested_a_row_is_tested(register: Register, places: Places, trainings: list[str],
+                                                monkeypatch: pytest.MonkeyPatch) -> None:
     def stopped(*arguments: object) -> None:
         raise KeyboardInterrupt
 
@@ -204,7 +215,7 @@ def test_trained_but_not_tested_a_row_is_tested(register, places, trainings, mon
     assert missing(cells(find(NAME), "small", ["deep"], 1), places.results) == []
 
 
-def test_ctrl_c_while_measuring_is_told(register, places) -> None:
+def test_ctrl_c_while_measuring_is_told(register: Register, places: Places) -> None:
     def stopped(subject: Subject) -> Numbers:
         raise KeyboardInterrupt
 
@@ -213,8 +224,8 @@ def test_ctrl_c_while_measuring_is_told(register, places) -> None:
         reproduce(NAME, YES, places)
 
 
-def test_nothing_starts_without_a_yes(register, places, trainings, monkeypatch: pytest.MonkeyPatch,
-                                      capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_starts_without_a_yes(register: Register, places: Places, trainings: list[str],
+                                      monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     asked: list[str] = []
     monkeypatch.setattr("layerwise.jobs.reproduce_cost.measured_rate", lambda recipe: 1e9)
     loud = dataclasses.replace(places, quiet=False)
@@ -254,8 +265,8 @@ class Typed:
         pass
 
 
-@pytest.mark.parametrize(("answer", "terminal", "agreed"), [("y\n", True, True), ("Yes\n", True, True), ("", True, False),
-                                                           ("n\n", True, False), ("y\n", False, False)])
+@pytest.mark.parametrize(("answer", "terminal", "agreed"), [
+    ("y\n", True, True), ("Yes\n", True, True), ("", True, False), ("n\n", True, False), ("y\n", False, False)])
 def test_a_yes_is_that_of_a_person_at_a_terminal(answer: str, terminal: bool, agreed: bool,
                                                  monkeypatch: pytest.MonkeyPatch) -> None:
     said = Typed()
@@ -265,10 +276,10 @@ def test_a_yes_is_that_of_a_person_at_a_terminal(answer: str, terminal: bool, ag
     assert said.written == ("Start? [y/N] " if terminal else "")
 
 
-def test_data_that_are_not_here(register, places, monkeypatch: pytest.MonkeyPatch,
+def test_data_that_are_not_here(register: Register, places: Places, monkeypatch: pytest.MonkeyPatch,
                                 capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("layerwise.jobs.reproduce_cost.measured_rate", lambda recipe: 1e9)
-    with pytest.raises(MachineError, match="cifar-10-binary.tar.gz is not on this machine") as told:
+    with pytest.raises(MachineError, match=r"cifar-10-binary\.tar\.gz is not on this machine") as told:
         reproduce(NAME, Ask("paper"), places)
     assert told.value.mend.endswith("--scale paper --data fashion-mnist")
     with pytest.raises(InputError, match="not started"):
@@ -278,7 +289,7 @@ def test_data_that_are_not_here(register, places, monkeypatch: pytest.MonkeyPatc
     assert "1 training, 2.02 PFLOP" in said
 
 
-def test_a_smoke_run_is_no_result(register, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+def test_a_smoke_run_is_no_result(register: Register, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                   capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["reproduce", NAME, "--scale", "smoke"]) == 0
@@ -293,7 +304,7 @@ def test_a_smoke_run_is_no_result(register, tmp_path: Path, monkeypatch: pytest.
     assert len(list((tmp_path / "runs/reproduce/smoke/figures").iterdir())) == 2
 
 
-def test_json_is_one_document(register, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+def test_json_is_one_document(register: Register, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                               capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["reproduce", NAME, "--seeds", "1", "--yes", "--json", "--offline"]) == 0

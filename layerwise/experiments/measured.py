@@ -111,7 +111,10 @@ def measured(one: Cell, root: Path) -> Measured | None:
 def results(experiment: Experiment, scale: str, root: Path, data: str = "") -> Results:
     """All that is kept of an experiment at a scale; where other data stands in, the scale's name says so."""
     rows = {}
+    kept = {path.name.rpartition("-")[0] for path in root.glob("*-*")}  # networks of which anything is kept
     for slug, row in experiment.rows.items():
+        if not {recipe.network for recipe in cell(experiment, slug, scale, 0, data).recipes} <= kept:
+            continue
         most = max(MOST_SEEDS, row.seeds) if row.recipes else seeds_of(scale, row)
         found = (measured(cell(experiment, slug, scale, seed, data), root) for seed in range(most))
         if seeds := tuple(one for one in found if one is not None):

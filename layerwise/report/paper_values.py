@@ -13,6 +13,7 @@ from layerwise.experiments.experiment import Experiment, Results
 FIVE = 5  # seeds from which on the paper writes "best (mean +- deviation)"
 PRINTED = re.compile(r"\s*([<>]?)\s*(\d[\d,]*(?:\.\d+)?)\s*([kMG]?)\s*%?\s*")
 UNITS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
+FINEST = 0.05  # a float has lost its zeros: 90.0 is printed with a decimal at least, where a training is measured
 NOTHING = "-"
 
 
@@ -60,7 +61,7 @@ def shown(value: object) -> str:
         return f"{len(value)} values" if isinstance(value, Sequence) else str(value)
     if float(value).is_integer() and (isinstance(value, int) or abs(value) >= 1e4):
         return f"{value:,.0f}"
-    return f"{value:.2f}" if 0.1 <= abs(value) < 1e4 or value == 0 else f"{value:.4g}"
+    return f"{value:.2f}" if 0.1 <= abs(value) < 1e4 else f"{value:.3g}"
 
 
 def here(experiment: Experiment, results: Results, row: str, column: str) -> tuple[float, ...]:
@@ -82,7 +83,8 @@ def spread(experiment: Experiment, results: Results, row: str, column: str) -> s
         return f"{values[0]:,.10g}" if values[0].is_integer() else f"{values[0]:.4g}"
     if len(set(values)) == 1:
         return shown(int(values[0]) if values[0].is_integer() and not column.endswith("error") else values[0])
-    told = f"{shown(mean)} +- {shown(statistics.stdev(values))}"
+    deviation = statistics.stdev(values)
+    told = f"{shown(mean)} +- {f'{deviation:.2f}' if 0.1 <= abs(mean) < 1e4 else shown(deviation)}"
     if experiment.rows[row].seeds >= FIVE and column == "error":
         return f"{shown(min(values))} ({told})"
     return told
@@ -110,17 +112,19 @@ def agreement(paper: object, values: Sequence[float], chance: bool) -> str:
         beyond = mean > number.value if number.bound == ">" else mean < number.value
         return "reproduced" if beyond else "not reproduced"
     off = mean - number.value
-    if abs(off) <= number.half * (1 + 1e-9):
+    half = min(number.half, FINEST) if chance else number.half
+    if abs(off) <= half * (1 + 1e-9):
         return "reproduced"
     if not chance:
         return f"off by {signed(off)}"
     if len(values) < 2:
         return f"off by {signed(off)}, one seed"
     interval = 2 * statistics.stdev(values) / math.sqrt(len(values))
-    word = "reproduced" if abs(off) <= interval + number.half else "off by " + signed(off)
+    word = "reproduced" if abs(off) <= interval + half else "off by " + signed(off)
     return f"{word} within +-{shown(interval)}" if word == "reproduced" else f"{word}, interval +-{shown(interval)}"
 
 
 def signed(value: float) -> str:
     """A difference with its sign."""
-    return f"{'-' if value < 0 else '+'}{shown(abs(value))}"
+    size = abs(value)
+    return f"{'-' if value < 0 else '+'}{f'{size:.2g}' if size < 0.1 else shown(size)}"
