@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import platform
 import subprocess
@@ -86,11 +87,11 @@ def resolve(recipe: Recipe) -> Recipe:
     if recipe.memory_format == "auto":
         chosen["memory_format"] = "contiguous" if device.type == "mps" else "channels-last"
     if recipe.compile == "auto":
-        chosen["compile"] = "yes" if device.type == "cuda" else "no"
-    if recipe.threads == 0:
-        chosen["threads"] = cores()
+        chosen["compile"] = "yes" if device.type == "cuda" and not recipe.virtual_workers else "no"
+    if recipe.threads == 0:  # the order of sums depends on it, so with virtual workers it is the same everywhere
+        chosen["threads"] = 1 if recipe.virtual_workers else cores()
     if recipe.micro_batch == 0:
-        chosen["micro_batch"] = recipe.batch_size
+        chosen["micro_batch"] = math.ceil(recipe.batch_size / max(1, recipe.virtual_workers))
     return dataclasses.replace(recipe, **chosen)
 
 

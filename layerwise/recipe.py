@@ -112,6 +112,9 @@ class Recipe:
     reference_batch: int = _field("batch size for which learning_rate is stated, in pictures", least=1)
     batch_size: int = _field("pictures in one step = ranks x micro-batch x accumulation", least=1)
     micro_batch: int = _field("pictures in memory at once; 0: the whole batch, or as much of it as fits", least=0)
+    virtual_workers: int = _field("parts of each batch with statistics of their own, their gradients added in one "
+                                  "order: the same bits on any number of processes; 0: none", least=0,
+                                  formerly=0)  # fmt: skip
     momentum: float = _field("momentum of sgd and rmsprop; beta1 of adam and adamw", least=0, below=1)
     nesterov: bool = _field("Nesterov's form of momentum (sgd)")
     velocity: str = _field("outside: v = mu v + g, w -= rate v (torch); inside: v = mu v - rate g, w += v (AlexNet)",

@@ -38,6 +38,7 @@ from layerwise.training.probe import probe_micro_batch, validation_batch
 from layerwise.training.resumption import branched, differences, write_branch
 from layerwise.training.running_statistics import look_at_running_averages
 from layerwise.training.state import Training, assemble, checkpoint_size, note, read_input, restore, save, write_input
+from layerwise.training.virtual_workers import exact_gradients
 
 LINES_PER_EPOCH = 10
 
@@ -53,7 +54,7 @@ def train(recipe: Recipe, options: RunOptions = RunOptions()) -> Path:  # noqa: 
 
 
 def _train(recipe: Recipe, options: RunOptions, world: World) -> Path:
-    automatic = recipe.micro_batch == 0
+    automatic = recipe.micro_batch == 0 and not recipe.virtual_workers
     with world.together():
         recipe = hardware.resolve(threaded(recipe, world))
         check(recipe)
@@ -163,8 +164,8 @@ def _finish(training: Training, options: RunOptions) -> Path:
         state = "finished"
     except KeyboardInterrupt:
         state = "interrupted"
-        raise Interrupted(f"{run}: stopped at once; the last checkpoint is untouched",
-                          f"Continue with: layerwise resume {run}") from None
+        again = f"Continue with: layerwise resume {run}"
+        raise Interrupted(f"{run}: stopped at once; the last checkpoint is untouched", again) from None
     finally:
         if training.world.first:
             record = rundir.read_run(run)
@@ -188,7 +189,7 @@ def loop(training: Training, signals: Signals, options: RunOptions) -> int:
         training.model.train()
         keep_frozen_statistics(training.model, recipe)
         started, images, waited = time.monotonic(), 0, 0.0
-        place = Place(position.epoch, position.batch, world.rank, world.size)
+        place = Place(position.epoch, position.batch, world.rank, world.size, recipe.virtual_workers)
         for batch, wait in _timed(shared_batches(
                 training.train, recipe, training.preprocess, place, training.colour)):
             waited += wait
@@ -244,21 +245,20 @@ def loop(training: Training, signals: Signals, options: RunOptions) -> int:
 def _write_speed(training: Training, started: float, images: int, waited: float) -> None:
     """What an epoch, or the part of one that ended the training, took; `waited` are the seconds without data."""
     seconds = max(time.monotonic() - started, 1e-9)
-    training.speed.write({
-        "step": training.position.step, "seconds": round(seconds, 3), "images_per_second": round(images / seconds, 1),
-        "data_wait": round(waited / seconds, 4),
-    })
+    training.speed.write({"step": training.position.step, "seconds": round(seconds, 3),
+                          "images_per_second": round(images / seconds, 1), "data_wait": round(waited / seconds, 4)})
 
 
 def gradients(training: Training, batch: dict[str, Any]) -> dict[str, float]:
     """Sums the gradients of a global batch over micro-batches and processes.
 
     Returns what holds for the global batch: `loss` (summed), `errors`, `samples`, `unread` and the gradient's `norm`.
-    Each picture weighs the same, so the gradient is that of the mean over the global batch however it is divided.
-    Where memory runs out on any process, on all the micro-batch is halved and the same batch begins again, from the
-    same statistics. Where a number is not finite the statistics of batch normalisation are put back too; else those of
-    the first process become everyone's.
+    Each picture weighs the same, however the batch is divided. Where memory runs out on any process, on all the
+    micro-batch is halved and the same batch begins again, from the same statistics. Where a number is not finite the
+    statistics of batch normalisation are put back too; else those of the first process become everyone's.
     """
+    if training.recipe.virtual_workers:
+        return exact_gradients(training, batch)
     model, position, world = training.model, training.position, training.world
     buffers = list(model.buffers())
     kept = [buffer.clone() for buffer in buffers]

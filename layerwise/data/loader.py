@@ -114,6 +114,8 @@ def shared_batches(
             own = sum(at < asked for at in good)
             batch = {name: part[:own] if isinstance(part, Tensor) else part for name, part in batch.items()}
             batch["bad"] = bad[: asked - own]
+        if place.workers:
+            batch["worker"] = torch.from_numpy(place.worker(whole[number])[good[: len(batch["label"])]])
         return batch
 
     if samples.images is not None and whole_batches(recipe, preprocess):

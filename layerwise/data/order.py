@@ -18,19 +18,34 @@ from layerwise.recipe import Recipe
 
 @dataclass(frozen=True)
 class Place:
-    """Where a process takes its batches: the epoch, the number of the first batch, and its share of each of them."""
+    """Where a process takes its batches: the epoch, the number of the first batch, and its share of each of them.
+
+    `workers` is the number of virtual workers, of which each process has equally many; 0 for none.
+    """
 
     epoch: int
     start: int = 0
     rank: int = 0
     size: int = 1
+    workers: int = 0
 
     def share(self, batch: NDArray[np.int64]) -> NDArray[np.int64]:
         """The process's contiguous part of a global batch, of which each entry is in one share.
 
         Where the number does not divide, the first shares are larger by one; the last may be empty.
         """
+        if self.workers:
+            return np.concatenate(self._parts(batch))
         return np.array_split(batch, self.size)[self.rank]
+
+    def worker(self, batch: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The virtual worker of each entry of the process's share."""
+        each = self.workers // self.size
+        return np.repeat(np.arange(self.rank * each, (self.rank + 1) * each), [len(one) for one in self._parts(batch)])
+
+    def _parts(self, batch: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        each = self.workers // self.size
+        return np.array_split(batch, self.workers)[self.rank * each : (self.rank + 1) * each]
 
 
 def epoch_order(samples: Samples, recipe: Recipe, epoch: int) -> NDArray[np.int64]:

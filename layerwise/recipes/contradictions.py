@@ -21,8 +21,22 @@ TIMES = ("duration", "evaluate_every", "milestones", "plateau_patience", "warmup
 
 def contradictions(recipe: Values) -> list[str]:
     """Every contradiction in `recipe` (all fields by name), as lines that start with the field."""
-    parts = (_what, _data, _pictures, _times, _schedule, _warmup, _optimiser, _selection)
+    parts = (_what, _data, _pictures, _times, _schedule, _warmup, _optimiser, _selection, _workers)
     return [problem for part in parts for problem in part(recipe)]
+
+
+def _workers(recipe: Values) -> Iterator[str]:
+    workers = recipe["virtual_workers"]
+    if not workers:
+        return
+    each = math.ceil(recipe["batch_size"] / workers)
+    if recipe["batch_size"] < 2 * workers:
+        yield f"virtual_workers={workers} with batch_size={recipe['batch_size']}: each needs at least two pictures"
+    elif recipe["micro_batch"] not in (0, each):
+        yield (f"micro_batch={recipe['micro_batch']} with virtual_workers={workers}: a worker's part of the batch is "
+               f"{each}; leave micro_batch at 0")
+    if not recipe["deterministic"]:
+        yield "virtual_workers with deterministic=False: they are there for equal bits; set one of the two"
 
 
 def covers(prefix: str, name: str) -> bool:

@@ -62,6 +62,7 @@ _FAST = Recipe(
     reference_batch=128,
     batch_size=128,
     micro_batch=0,
+    virtual_workers=0,
     momentum=0.9,
     nesterov=True,
     velocity="outside",

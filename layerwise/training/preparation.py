@@ -19,6 +19,7 @@ from layerwise.models.shapes import cost
 from layerwise.recipe import Recipe
 from layerwise.training.optimiser import describe_groups
 from layerwise.training.state import Training, class_counts
+from layerwise.training.virtual_workers import require_divisible
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def heard(options: RunOptions, world: World) -> RunOptions:
 
 def threaded(recipe: Recipe, world: World) -> Recipe:
     """Several processes share the cores where the recipe leaves the number of threads open."""
-    shared = world.size > 1 and recipe.threads == 0
+    shared = world.size > 1 and recipe.threads == 0 and not recipe.virtual_workers
     return dataclasses.replace(recipe, threads=max(1, hardware.cores() // world.size)) if shared else recipe
 
 
@@ -55,6 +56,8 @@ def handshake(world: World, recipe: Recipe, data: DataSet, generation: checkpoin
     """Raises InputError where processes differ in recipe, code, data or checkpoint; called before the first step."""
     if world.size == 1:
         return
+    if recipe.virtual_workers:
+        require_divisible(recipe.virtual_workers, world.size)
     told = world.exchange({
         "recipe": recipe.hash[:12], "code": hardware.versions()["code"],
         "checkpoint": generation.directory.name if generation else "none",

@@ -30,8 +30,8 @@ def differences(run: Path, recipe: Recipe, record: dict[str, Any], data: DataSet
             "Put the data back, or go on with --accept-data-change, which is recorded.", moved)
     notes = [f"not bit-exact: the data changed ({line})" for line in moved]
     now, then = hardware.describe(recipe) | {"processes": world().size}, {"processes": 1} | record["hardware"]
-    notes += [f"not bit-exact: {key} was {then.get(key)}, is {now[key]}"
-              for key in ("device", "cpu", "cpu_capability", "threads", "processes") if then.get(key) != now[key]]
+    keys = ("device", "cpu", "cpu_capability", "threads", *([] if recipe.virtual_workers else ["processes"]))
+    notes += [f"not bit-exact: {key} was {then.get(key)}, is {now[key]}" for key in keys if then.get(key) != now[key]]
     versions = hardware.versions()
     notes += [f"not bit-exact: {key} was {record['versions'].get(key)}, is {versions[key]}"
               for key in ("torch", "numpy", "pillow", "scipy", "code") if record["versions"].get(key) != versions[key]]
