@@ -10,12 +10,14 @@ from pathlib import Path
 import pytest
 from matplotlib.figure import Figure
 
+import layerwise.train as train
 from layerwise.experiments import EXPERIMENTS, find, measured
 from layerwise.experiments.experiment import VERDICTS, Results, Row
 from layerwise.experiments.scales import at_scale, differences
 from layerwise.jobs.reproduce import Ask, Places, cells, reproduce
 from layerwise.recipe import check
 from layerwise.report.papers import table
+from layerwise.training import memory
 
 NAMES = tuple(EXPERIMENTS)
 LIMIT = 300.0  # seconds that a test waits for another worker's training of the same recipe
@@ -27,6 +29,13 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> Places:
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
     return Places(shared / "smoke", shared / "smoke" / "measured", quiet=True)
+
+
+@pytest.fixture(autouse=True)
+def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without what other tests are about and large networks take long for: predicted memory, written checkpoints."""
+    monkeypatch.setattr(memory, "predict", lambda training: None)
+    monkeypatch.setattr(train, "save", lambda training: None)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -43,8 +52,8 @@ def test_every_row_runs_as_smoke(name: str, places: Places) -> None:
     for cell in cells(experiment, "smoke", list(experiment.rows), 0):
         found = measured.measured(cell, places.results)
         assert found is not None
-        assert found.numbers, cell.slug
-        assert found.failure == "", cell.slug
+        # After two steps a plain network of a hundred layers has no finite answer; that is what is kept of it.
+        assert bool(found.numbers) != ("not finite" in found.failure), (cell.slug, found.failure)
     assert all(claim.word == "not measured" for claim in done.table.claims), "a smoke run judges nothing"
     assert {claim.judge(results).word for claim in experiment.claims.values()} <= set(VERDICTS)
     assert bool(done.figures) == (experiment.draw is not None)

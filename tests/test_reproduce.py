@@ -300,7 +300,7 @@ def test_a_smoke_run_is_no_result(register: Register, tmp_path: Path, monkeypatc
     assert "NOT MEASURED: a smoke run says nothing of a claim" in printed
     assert not (tmp_path / "results").exists()
     saved = next((tmp_path / "runs").glob("reproduce/smoke/resnet20-*/evaluations/smoke/result.json"))
-    assert json.loads(saved.read_text())["split"] == "16 of test"
+    assert json.loads(saved.read_text())["split"] == "4 of test"
     assert len(list((tmp_path / "runs/reproduce/smoke/figures").iterdir())) == 2
 
 

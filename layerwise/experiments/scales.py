@@ -87,7 +87,8 @@ def _smoke(recipe: Recipe) -> Recipe:
     """Two steps on the digits."""
     fewer = dataclasses.replace(recipe, batch_size=SMOKE_BATCH, micro_batch=0, compile="no", threads=1,
                                 checkpoint_seconds=3600)
-    return shortened(_pictures(fewer, 0), STEPS["smoke"], "digits", SMOKE_VALIDATION)
+    short = shortened(_pictures(fewer, 0), STEPS["smoke"], "digits", SMOKE_VALIDATION)
+    return dataclasses.replace(short, evaluate_every=STEPS["smoke"])
 
 
 def shortened(recipe: Recipe, steps: int, data: str, validation: int) -> Recipe:
