@@ -54,9 +54,15 @@ def digest(results: Results, table: Table) -> str:
 
 def caption(table: Table) -> list[str]:
     """The words below a figure: title, scale and data, and every deviation."""
-    lines = [f"{table.title}. {table.label}."]
-    notes = [text for text in table.notes() if not text.endswith(f"not run at scale {table.scale}")]
-    return [*lines, *(("Differs from the paper: " + "; ".join(notes),) if notes else ())]
+    rows: dict[str, list[str]] = {}
+    for entry in table.entries:
+        for text in entry.differs:
+            rows.setdefault(text, []).append(entry.slug)
+    own = [f"{', '.join(slugs)}: {text}" for text, slugs in rows.items()]
+    lines = [f"{table.title}. {table.label[0].upper()}{table.label[1:]}."]
+    lines += [f"Differs from the paper: {'; '.join(table.shared)}."] if table.shared else []
+    lines += [f"Of some rows alone: {'; '.join(own)}."] if own else []
+    return [*lines, *([f"Measured on {'; '.join(table.machines)}."] if table.machines else [])]
 
 
 def _label(figure: Any, table: Table) -> None:
