@@ -97,7 +97,7 @@ TRIALS = {
     "mobilenet_v2": Trial(small("mobilenet_v2", width_multiplier=0.5), 33, quick=False),
     "efficientnet_lite": Trial(small("efficientnet_lite0"), 33, quick=False),
     "airnet": Trial(small("airnet_narrow"), 16, 32, 0.2, 0.9),
-    "nasnet": Trial(small("nasnet_cifar"), 8, 8, rate=3e-3, quick=False),
+    "nasnet": Trial(small("nasnet_cifar"), 8, quick=False),
 }
 
 

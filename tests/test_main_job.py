@@ -165,9 +165,10 @@ def test_classes_are_matched_by_name(run: Path, tmp_path: Path, capsys: pytest.C
 def test_compare(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ask(capsys, "evaluate", run, "--protocol", "mirror", "--report", tmp_path / "mirror")
     found = ask(capsys, "compare", run / "evaluations" / "test-single", tmp_path / "mirror")
-    assert found["images"] == 9
-    assert found["notes"][0].startswith("the protocols differ: single and mirror")
-    assert found["verdict"].startswith("no difference beyond the noise of 9 images")
+    [pair] = found["pairs"]
+    assert pair["images"] == 9
+    assert pair["notes"][0].startswith("the protocols differ: single and mirror")
+    assert pair["verdict"].startswith("no difference beyond the noise of 9 images")
     ask(capsys, "evaluate", run, "--on", "val", "--report", tmp_path / "val")
     assert main(["compare", str(tmp_path / "mirror"), str(tmp_path / "val")]) == 2
     assert "not the same images with the same labels" in capsys.readouterr().err
