@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from torch import Tensor, nn
 
-from layerwise.layers.fill import fill_normal, fill_uniform
+from layerwise.layers.fill import fill_normal, fill_normals, fill_uniform
 from layerwise.layers.partial import PartialConv2d
 from layerwise.layers.subsampling import Subsampling
 
@@ -17,11 +17,11 @@ def he_normal(model: nn.Module) -> None:
     He et al. 2015, "Delving deep into rectifiers", eq. 10 (the forward case; eq. 14 would do as well). Batch
     normalisation keeps scale 1 and shift 0.
     """
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            fill_normal(module.weight, (2 / module.weight[0].numel()) ** 0.5)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
+    layers = [module for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    fill_normals((layer.weight, (2 / layer.weight[0].numel()) ** 0.5) for layer in layers)
+    for layer in layers:
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
 
 
 def glorot_uniform(model: nn.Module) -> None:
@@ -37,11 +37,11 @@ def glorot_uniform(model: nn.Module) -> None:
 
 def normal(model: nn.Module, deviation: float) -> None:
     """Weights ~ N(0, deviation^2); biases 0: one width for all layers, as in the papers before He et al. 2015."""
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            fill_normal(module.weight, deviation)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
+    layers = [module for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    fill_normals((layer.weight, deviation) for layer in layers)
+    for layer in layers:
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
 
 
 def uniform_by_inputs(model: nn.Module) -> None:
