@@ -1,4 +1,8 @@
-"""Every table and figure: what its file states agrees, and each of its rows runs as smoke. A recipe is trained once."""
+"""Every table and figure: what its file states agrees, and each of its rows runs as smoke. A recipe is trained once.
+
+A run of the tests leaves out rows of networks of more than 10 million parameters; LAYERWISE_ALL_ROWS=1 takes them too
+(some minutes more).
+"""
 
 from __future__ import annotations
 
@@ -12,14 +16,16 @@ from matplotlib.figure import Figure
 
 import layerwise.train as train
 from layerwise.experiments import EXPERIMENTS, find, measured
-from layerwise.experiments.experiment import VERDICTS, Results, Row
+from layerwise.experiments.experiment import VERDICTS, Experiment, Results, Row
 from layerwise.experiments.scales import at_scale, differences
 from layerwise.jobs.reproduce import Ask, Places, cells, reproduce
+from layerwise.models.costs import counted
 from layerwise.recipe import check
 from layerwise.report.papers import table
 from layerwise.training import memory
 
 NAMES = tuple(EXPERIMENTS)
+LARGE = 10_000_000  # parameters
 LIMIT = 300.0  # seconds that a test waits for another worker's training of the same recipe
 
 
@@ -38,18 +44,38 @@ def cheap(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(train, "save", lambda training: None)
 
 
+def large_rows(experiment: Experiment) -> tuple[str, ...]:
+    """The rows that train a network of more than 10 million parameters, as smoke has it."""
+    return tuple(slug for slug, row in experiment.rows.items() if any(
+        counted(at_scale(recipe, "smoke", 0, experiment.small).network).parameters > LARGE for recipe in row.recipes))
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_every_row_runs_as_smoke(name: str, places: Places) -> None:
+    experiment = find(name)
+    runs_as_smoke(name, tuple(slug for slug in experiment.rows if slug not in large_rows(experiment)), places)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if large_rows(find(name))])
+def test_rows_of_large_networks_run_as_smoke(name: str, places: Places) -> None:
+    if not os.environ.get("LAYERWISE_ALL_ROWS"):
+        pytest.skip("networks of more than 10 million parameters; LAYERWISE_ALL_ROWS=1 runs them")
+    runs_as_smoke(name, large_rows(find(name)), places)
+
+
+def runs_as_smoke(name: str, rows: tuple[str, ...], places: Places) -> None:
+    if not rows:
+        return  # each row is one of large networks: the test below has them
     started = time.monotonic()
-    while (done := reproduce(name, Ask("smoke"), places)).busy and time.monotonic() - started < LIMIT:
+    while (done := reproduce(name, Ask("smoke", rows), places)).busy and time.monotonic() - started < LIMIT:
         time.sleep(0.1)
     experiment = find(name)
     assert done.busy == ()
     assert done.table.label.startswith("SMOKE")
     results = measured.results(experiment, "smoke", places.results)
-    for slug, row in experiment.rows.items():
-        assert bool(row.unmeasured) != (slug in results.rows), f"{slug}: either measured, or told why not"
-    for cell in cells(experiment, "smoke", list(experiment.rows), 0):
+    for slug in rows:
+        assert bool(experiment.rows[slug].unmeasured) != (slug in results.rows), f"{slug}: measured, or told why not"
+    for cell in cells(experiment, "smoke", list(rows), 0):
         found = measured.measured(cell, places.results)
         assert found is not None
         # After two steps a plain network of a hundred layers has no finite answer; that is what is kept of it.

@@ -74,7 +74,7 @@ TRIALS = {
     "lenet": Trial(small("lenet5"), 32, 32, 0.05, 0.9),
     "alexnet": Trial(after_he(narrow_alexnet), 67, 8),
     "zfnet": Trial(after_he(narrow_zfnet), 63, 8, quick=False),
-    "nin": Trial(after_he(small("nin", dropout=0.0)), 8, 32, 3e-4),
+    "nin": Trial(after_he(small("nin", dropout=0.0)), 8, 32, 3e-4, quick=False),
     "maxout": Trial(small("maxout", map_side=2, dropout=0.0, input_dropout=0.0), 8, rate=3e-4, quick=False),
     "vgg": Trial(narrow_vgg, 32, 8, quick=False),
     "dsn": Trial(small("dsn"), 8),
