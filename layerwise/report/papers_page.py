@@ -40,7 +40,8 @@ def variants(root: Path) -> Iterator[Variant]:
         experiment = find(name)
         for scale, data in (("small", ""), ("paper", ""), *(("paper", data) for data in stand_ins)):
             own = {recipe.data for row in experiment.rows.values() for recipe in row.recipes}
-            if data not in own and measured.results(experiment, scale, root, data).rows:
+            counted_alone = bool(data) and not own  # nothing is trained, so nothing stands in
+            if data not in own and not counted_alone and measured.results(experiment, scale, root, data).rows:
                 yield name, scale, data
 
 
