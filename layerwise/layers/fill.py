@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,9 +24,9 @@ def fill_normals(weights: Iterable[tuple[Tensor, float]]) -> None:
     _fill((tensor, _normal(deviation)) for tensor, deviation in weights)
 
 
-def fill_uniform(tensor: Tensor, bound: float) -> None:
-    """Numbers ~ U(-bound, bound), in place."""
-    _fill([(tensor, _uniform(bound))])
+def fill_uniforms(weights: Iterable[tuple[Tensor, float]]) -> None:
+    """Numbers ~ U(-bound, bound) for each tensor with its bound, in place."""
+    _fill((tensor, _uniform(bound)) for tensor, bound in weights)
 
 
 def _normal(deviation: float) -> Draw:
@@ -33,7 +34,14 @@ def _normal(deviation: float) -> Draw:
 
 
 def _uniform(bound: float) -> Draw:
-    return lambda part, generator: part.uniform_(-bound, bound, generator=generator)
+    def draw(part: Tensor, generator: torch.Generator | None) -> Tensor:
+        if generator is None:
+            return part.uniform_(-bound, bound)
+        # 1.3 ns a number where torch's uniform_ takes 3.6 ns, and the longest part of building VGG.
+        bits = np.random.SFC64(generator.initial_seed()).random_raw((part.numel() + 1) // 2)
+        return part.copy_(torch.from_numpy(bits.view(np.int32))[: part.numel()]).mul_(bound / 2**31)
+
+    return draw
 
 
 def _fill(weights: Iterable[tuple[Tensor, Draw]]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from torch import Tensor, nn
 
-from layerwise.layers.fill import fill_normal, fill_normals, fill_uniform
+from layerwise.layers.fill import fill_normal, fill_normals, fill_uniforms
 from layerwise.layers.partial import PartialConv2d
 from layerwise.layers.subsampling import Subsampling
 
@@ -26,13 +26,17 @@ def he_normal(model: nn.Module) -> None:
 
 def glorot_uniform(model: nn.Module) -> None:
     """Weights ~ U(-b, b) with b^2 = 6 / (inputs + outputs) of a unit; biases 0 (Glorot & Bengio 2010, eq. 16)."""
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            outputs, inputs = module.weight.shape[0], module.weight[0].numel()
-            outputs *= inputs // module.weight.shape[1]  # a kernel's every position is an output, as in torch
-            fill_uniform(module.weight, (6 / (inputs + outputs)) ** 0.5)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
+    layers = [module for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    fill_uniforms((layer.weight, _glorot_bound(layer.weight)) for layer in layers)
+    for layer in layers:
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
+
+
+def _glorot_bound(weight: Tensor) -> float:
+    outputs, inputs = weight.shape[0], weight[0].numel()
+    outputs *= inputs // weight.shape[1]  # a kernel's every position is an output, as in torch
+    return float((6 / (inputs + outputs)) ** 0.5)
 
 
 def normal(model: nn.Module, deviation: float) -> None:
