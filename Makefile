@@ -2,6 +2,7 @@
 # make test    ruff, mypy and the tests
 # make check   ruff and mypy alone
 # make bench   all benchmarks, under 20 minutes on two cores, with a table at the end
+# make faults  the whole fault suite, under 90 minutes on two cores; its table is results/faults.md
 # Each makes the environment that it needs, in .venv, from pyproject.toml and constraints.txt.
 # PYTHON=python3.12 make demo chooses another Python; pip's own settings (PIP_INDEX_URL and others) are respected.
 
@@ -13,7 +14,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check bench clean
+.PHONY: help demo test check bench faults clean
 
 help:
 	@sed -n 's/^# make/make/p' Makefile
@@ -30,6 +31,9 @@ check: $(VENV)/dev-is-installed
 
 bench: $(VENV)/core-is-installed
 	$(BIN)/python benchmarks/all.py
+
+faults: $(VENV)/dev-is-installed
+	$(BIN)/python faults/all.py
 
 clean:
 	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

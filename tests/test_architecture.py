@@ -68,7 +68,7 @@ PRIVATE_PLACE = re.compile(r"(?<![\w./:>-])(?:/(?:home|root|Users|work|mnt|opt|s
 @cache
 def sources() -> dict[str, str]:
     """Every Python file of the project: its path under the root, and its text."""
-    folders = (PACKAGE, "tests", "benchmarks")
+    folders = (PACKAGE, "tests", "benchmarks", "faults")
     return {path.relative_to(ROOT).as_posix(): path.read_text("utf-8")
             for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))}
 

@@ -1,0 +1,77 @@
+"""The fault suite's slice: each goal tried a few times, each control caught; and that the suite itself can fail."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from faults import all as suite
+from faults.goal import Control, Goal, Outcome
+
+
+def fine(trials: int, folder: Path) -> Outcome:
+    return Outcome(trials)
+
+
+def broken(trials: int, folder: Path) -> Outcome:
+    return Outcome(trials, ("it broke",))
+
+
+def failing(folder: Path) -> Outcome:
+    raise RuntimeError(folder.name)
+
+
+CAUGHT = Control("caught", lambda folder: Outcome(1, ("found",)))
+MISSED = Control("missed", lambda folder: Outcome(1))
+
+
+@pytest.mark.parametrize("goal", [goal for goal in suite.GOALS if goal.slice], ids=lambda goal: goal.id)
+def test_the_goal_holds(goal: Goal, tmp_path: Path) -> None:
+    if why := goal.needs():
+        pytest.skip(why)
+    outcome = goal.attempt(goal.slice, tmp_path)
+    assert outcome.trials >= 1
+    assert len(outcome.violations) <= goal.allowed, outcome.violations[:5]
+
+
+@pytest.mark.parametrize(("goal", "control"), [(goal, control) for goal in suite.GOALS for control in goal.controls],
+                         ids=lambda one: getattr(one, "id", None) or one.name)
+def test_the_control_is_caught(goal: Goal, control: Control, tmp_path: Path) -> None:
+    if why := goal.needs():
+        pytest.skip(why)
+    assert control.attempt(tmp_path).violations
+
+
+@pytest.mark.parametrize(("attempt", "controls", "met"), [
+    (fine, (CAUGHT,), True),
+    (broken, (CAUGHT,), False),
+    (fine, (CAUGHT, MISSED), False),
+    (fine, (Control("fails", failing),), False),  # a control that can't run shows nothing
+    (lambda trials, folder: failing(folder), (), False),
+])
+def test_what_meets_a_bar(attempt: object, controls: tuple[Control, ...], met: bool) -> None:
+    goal = Goal("Z9", "made up", "0 violations", 10, 2, attempt, controls)  # type: ignore[arg-type]
+    row = suite.attempted(goal, 0.5)
+    assert row.met is met
+    assert row.trials in (0, 5)
+
+
+def test_the_table_and_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                 capsys: pytest.CaptureFixture[str]) -> None:
+    goals = (Goal("Z1", "fine", "none", 3, 1, fine, (CAUGHT,)), Goal("Z2", "broken", "none", 3, 1, broken),
+             Goal("Z3", "elsewhere", "none", 3, 1, fine, needs=lambda: "needs two machines"))
+    monkeypatch.setattr(suite, "GOALS", goals)
+    monkeypatch.setattr(suite, "RESULTS", tmp_path / "faults")
+    monkeypatch.setattr(suite, "TABLE", tmp_path / "faults.md")
+    assert suite.main(["--only", "Z1"]) == 0
+    assert suite.main(["--only", "Z2"]) == 4
+    assert suite.main(["--only", "Z3"]) == 0
+    text = (tmp_path / "faults.md").read_text("utf-8")
+    assert "| Z1 | fine | 3 | 0 |" in text
+    assert "| Z2 | broken | 3 | 1 |" in text
+    assert "none: **not met**" in text
+    assert "needs two machines" in text
+    assert "left out: needs two machines" in capsys.readouterr().out
+    assert suite.main(["--only", "Z1", "--trials-share", "0.4"]) == 0
+    assert text == (tmp_path / "faults.md").read_text("utf-8")  # a part of a run is not kept
