@@ -140,7 +140,7 @@ def read(generation: Path) -> Generation:
         return Generation(generation, load_tensors(data[TENSORS]), json.loads(data[STATE]))
     except FileNotFoundError as error:
         raise InputError(f"{error.filename}: missing") from None
-    except (ValueError, KeyError, TypeError, SafetensorError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{generation}: its manifest or content can't be read ({error})") from None

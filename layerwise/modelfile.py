@@ -114,7 +114,11 @@ def read(path: Path | str, device: str | torch.device = "cpu") -> ModelFile:
     Raises InputError that says what the file is instead, where it is truncated, or which field is not as it must be.
     """
     path = locate(path)
-    data = path.read_bytes()
+    return read_bytes(path.read_bytes(), path, device)
+
+
+def read_bytes(data: bytes, path: Path, device: str | torch.device = "cpu") -> ModelFile:
+    """The model file that these bytes are; `path` heads the messages. Raises what `read` raises."""
     tensors, header = _parse(path, data)
     sha256 = _digest(tensors)
     if header.get("sha256", sha256) != sha256:
@@ -152,7 +156,7 @@ def _parse(path: Path, data: bytes) -> tuple[dict[str, torch.Tensor], dict[str, 
                          "Class names and preprocessing are missing; without them its answers would be guesses.")
     try:
         header = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: its header is not JSON ({error})", mend="Copy or download it again.") from None
     _check_header(path, header)
     return tensors, header
@@ -211,7 +215,7 @@ def _missing_bytes(data: bytes) -> str:
     try:
         header = json.loads(data[8:8 + length])
         whole = 8 + length + max(entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__")
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError):
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
         return ""
     return f": truncated at {len(data)} of {whole} bytes" if len(data) < whole else ""
 

@@ -90,7 +90,7 @@ def read_run(run: Path) -> dict[str, Any]:
         record = json.loads(path.read_text("utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"{path}: missing", mend="Name a directory that layerwise train made.") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not JSON ({error})") from None
     if not isinstance(record, dict) or record.get("format") != FORMAT:
         raise InputError(f"{path}: format {record.get('format') if isinstance(record, dict) else None!r}, "

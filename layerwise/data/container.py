@@ -15,6 +15,7 @@ EXTENSIONS = {
     ".bmp": "BMP", ".dib": "BMP", ".tif": "TIFF", ".tiff": "TIFF", ".gif": "GIF",
 }  # fmt: skip
 SNIFFED = 64  # bytes that `identify` needs
+FREE, RATIO = 1 << 24, 250  # unpacked bytes that any file may have, and how many times its own it may have above that
 
 _BMP_HEADERS = (12, 16, 40, 52, 56, 64, 108, 124)
 _TEXTS = (
@@ -87,6 +88,14 @@ def damage(data: bytes, container: str) -> str:
     if container == "BMP":
         stated = struct.unpack_from("<I", data, 2)[0]
     return f"truncated at {len(data):,} of {stated:,} bytes" if len(data) < stated else ""
+
+
+def is_bomb(unpacked: float, length: int) -> bool:
+    """Whether a file of `length` bytes claims to hold more than a picture does: photographs unpack to 5 to 100 times.
+
+    Such a file costs its reader seconds and hundreds of megabytes, and what it holds is blank or not there at all.
+    """
+    return unpacked > FREE and unpacked > RATIO * length
 
 
 def _jpeg_scan(data: bytes) -> int:

@@ -121,6 +121,8 @@ def open_scaled(
         header = _common_header(data) or _header(data)
         if header is None or not 0 < header.height * header.width <= rules.max_pixels:
             return None
+        if container.is_bomb(header.height * header.width * header.channels, len(data)):
+            return None
         turn, readable = container.orientation(header.exif)
         if not readable:
             return None

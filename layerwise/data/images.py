@@ -1,8 +1,8 @@
 """The one function that opens a picture: for training, evaluation, prediction and the server alike.
 
 The steps, in this order: byte cap; format by content, never by name (JPEG, PNG, WebP, BMP, TIFF, GIF); whole container
-(`container.damage`); pixel cap from the header; full decode, where a truncated file is an error; the rules below;
-EXIF orientation.
+(`container.damage`); pixel cap and ratio of unpacking from the header; full decode, where a truncated file is an error;
+the rules below; EXIF orientation.
 
 | stored as | becomes |
 |---|---|
@@ -76,6 +76,7 @@ _DAMAGE = (
     Warning,
     Image.DecompressionBombError,
 )
+_PIXEL_BYTES = {"1": 1 / 8, "L": 1, "P": 1, "LA": 2, "PA": 2, "RGB": 3, "YCbCr": 3, "LAB": 3}
 _GREY_16 = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 
 
@@ -206,6 +207,16 @@ def _decode(data: bytes, form: str, rules: ImageRules) -> tuple[NDArray[np.uint8
                 f"has {width:,} x {height:,} = {width * height:,} pixels; the limit is {rules.max_pixels:,}",
                 f"Raise it if you trust the file: --set max_pixels={width * height}",
             )
+        unpacked = width * height * _PIXEL_BYTES.get(picture.mode, 2 if picture.mode.startswith("I;16") else 4)
+        if container.is_bomb(unpacked, len(data)):
+            raise _RefusedError(
+                f"has {len(data):,} bytes that would unpack to {unpacked:,.0f}; the limit is {container.RATIO} times",
+                "If it is what it says, save it smaller or less compressed.",
+            )
+        if isinstance(picture, TiffImagePlugin.TiffImageFile) and (
+            picture.tile and picture.tile[0][0] != "libtiff" and max(tile[1][3] for tile in picture.tile) < height
+        ):
+            raise _RefusedError("is truncated: rows of the TIFF have no strip")
         turn = int(picture.tag_v2.get(0x0112, 1)) if isinstance(picture, TiffImagePlugin.TiffImageFile) else 0
         several = bool(getattr(picture, "is_animated", False))
         mode = _stored_mode(picture, data, form)

@@ -136,7 +136,7 @@ class _Memory:
             stored = json.loads(self.file.read_text("utf-8"))
             if isinstance(stored, dict):
                 self.entries = stored
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             pass  # no memory: scan again
 
     def look(self, path: Source, rules: ImageRules) -> Scanned:

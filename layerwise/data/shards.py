@@ -132,7 +132,7 @@ def recall(memory: Path, stamp: list[int]) -> Any:
     try:
         stored = json.loads(memory.read_text("utf-8"))
         return stored["found"] if stored["stamp"] == stamp else None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 
@@ -188,7 +188,7 @@ def _parsed(place: str, text: bytes) -> tuple[dict[str, Any], list[Shard]]:
                   for entry in index["shards"]]
     except InputError:
         raise
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise _wrong(place, f"{INDEX}: can't be read ({type(error).__name__}: {error})") from None
     problems = [problem for shard in shards if (problem := _nonsense(shard, index))]
     for split in SPLITS:

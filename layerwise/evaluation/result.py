@@ -111,7 +111,7 @@ def read(directory: Path) -> Result:
         record = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path}: there is no such file", mend="Make one with: layerwise evaluate RUN") from None
-    except (ValueError, OSError) as error:
+    except (ValueError, RecursionError, OSError) as error:
         raise InputError(f"{path}: can't be read as JSON ({error})", mend="Evaluate the model again.") from None
     return Result.from_json(record, str(path))
 

@@ -195,7 +195,7 @@ def read(path: Path) -> Record:
     mend = f"Remove {path.parent} and measure it again."
     try:
         found = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: can't be read ({error})", mend=mend) from None
     if not isinstance(found, dict):
         raise InputError(f"{path}: not a JSON object", mend=mend)

@@ -91,7 +91,7 @@ def described_beside(path: Path) -> View | None:
         return None
     try:
         config = json.loads(file.read_text("utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{file}: not JSON ({error})", "It lies beside the weights and should describe them.",
                          "Move it away, or copy it again.") from None
     found = config.get(_KEY) if isinstance(config, dict) else None

@@ -104,7 +104,7 @@ def _missing_bytes(path: Path) -> str:
         try:
             header = json.loads(file.read(length))
             ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError):
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
             return ""
     whole = 8 + length + max(ends, default=0)
     return f": truncated at {size} of {whole} bytes" if size < whole else ""
