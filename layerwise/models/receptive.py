@@ -66,10 +66,14 @@ class Fields(TorchDispatchMode):
 
     def of(self, tensor: Tensor) -> tuple[int, int, int] | None:
         """Height and width of a unit's field and the distance of two units' fields, in pixels."""
+        axes = self.axes(tensor)
+        return axes and (axes[0].size, axes[1].size, max(axes[0].step, axes[1].step))
+
+    def axes(self, tensor: Tensor) -> Field | None:
+        """What its units see along the height and along the width; None as for `of`."""
         if id(tensor) not in self._known or self._known[id(tensor)][2]:
             return None
-        _, (height, width), _ = self._known[id(tensor)]
-        return height.size, width.size, max(height.step, width.step)
+        return self._known[id(tensor)][1]
 
     def __torch_dispatch__(
         self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
