@@ -1,17 +1,20 @@
 """Generations of a run on disk: write, verify, find, resume.
 
 One directory a generation, named by the samples seen. It is complete before it has its name: data, fsync, manifest,
-fsync, rename, fsync of the directory. The manifest, written last, holds size and SHA-256 of each file. The newest
-sound generation is found by looking, never stored. Two generations are kept, and an older one is only removed when
-two newer ones stand.
+fsync, rename, fsync of the directory. The manifest, written last, holds size and SHA-256 of each file, and its own.
+The newest sound generation is found by looking, never stored. Two generations are kept, and an older one is only
+removed when two newer ones stand. faults/checkpoints.py tries what a power failure, a rotten disk and a failing call
+can do to them.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,20 +40,43 @@ class Generation:
     state: dict[str, Any]
 
 
+class LeftOverError(OSError):
+    """A generation was written and stands; an older one could not be removed. The next save tries that again."""
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Gives an OSError of a call that knows no path, such as fsync, the path it was for."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
+
+
 def fsync_directory(directory: Path) -> None:
     """Makes names created or renamed in `directory` durable. Windows has no such call and needs none."""
     if os.name == "nt":
         return
     handle = os.open(directory, os.O_RDONLY)
     try:
-        os.fsync(handle)
+        with naming(directory):
+            os.fsync(handle)
     finally:
         os.close(handle)
 
 
+def make_durably(directory: Path) -> None:
+    """Makes a directory, and those above it that are missing; their names survive a power failure."""
+    for one in reversed([one for one in (directory, *directory.parents) if not one.exists()]):
+        one.mkdir(exist_ok=True)
+        fsync_directory(one.parent)
+
+
 def write_durably(path: Path, data: bytes) -> None:
     """Writes and fsyncs a new file."""
-    with open(path, "wb") as file:
+    with naming(path), open(path, "wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
@@ -81,39 +107,61 @@ def require_space(directory: Path, size: int) -> None:
 def write(directory: Path, position: int, tensors: dict[str, torch.Tensor], state: dict[str, Any]) -> Path:
     """Writes the generation `position` (samples seen) under `directory`; removes all but the two newest after that.
 
-    Raises OSError as the system gives it; the generations written before are then untouched.
+    A sound generation of the same position is never written over: it is kept where it is the same, and else the new
+    one stands beside it, behind it in the order. Raises OSError as the system gives it; the generations written
+    before are then untouched. Raises LeftOverError where the new one stands and an older one can't be removed.
     """
-    final = directory / f"{position:012d}"
-    temporary = directory / f".writing-{position:012d}"
     _clear(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    temporary.mkdir()
+    make_durably(directory)
+    if not generations(directory):
+        fsync_directory(directory.parent)
+    files = {
+        TENSORS: save_tensors({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}),
+        STATE: json.dumps(state, allow_nan=False, sort_keys=True).encode(),
+    }
+    manifest: dict[str, Any] = {
+        "format": FORMAT,
+        "position": position,
+        "files": {name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+                  for name, data in files.items()},
+    }
+    final = directory / f"{position:012d}"
+    number = 1
+    while final.exists() and (found := _sound(final)):  # after a failure right behind a save
+        if found["files"] == manifest["files"]:
+            return final
+        number += 1
+        final = directory / f"{position:012d}-{number:02d}"
+    temporary = directory / f".writing-{final.name}"
     try:
-        files = {
-            TENSORS: save_tensors({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}),
-            STATE: json.dumps(state, allow_nan=False, sort_keys=True).encode(),
-        }
+        temporary.mkdir()
         for name, data in files.items():
             write_durably(temporary / name, data)
-        manifest = {
-            "format": FORMAT,
-            "position": position,
-            "files": {
-                name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()} for name, data in files.items()
-            },
-        }
-        write_durably(temporary / MANIFEST, json.dumps(manifest, sort_keys=True).encode())
+        write_durably(temporary / MANIFEST, _sealed(manifest))
         fsync_directory(temporary)
-        if final.exists():  # the same position again: after an interrupt right behind a save, or over a damaged one
+        if final.exists():  # damaged
             _remove(final)
         os.rename(temporary, final)
     except OSError:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
     fsync_directory(directory)
-    for old in generations(directory)[:-KEPT]:
-        _remove(old)
+    try:
+        _tidy(directory, final)
+    except OSError as error:
+        raise LeftOverError(error.errno, error.strerror, error.filename) from error
     return final
+
+
+def _tidy(directory: Path, final: Path) -> None:
+    """Keeps `final` and the one before it. What claims to be newer and isn't sound was passed over before."""
+    found = generations(directory)
+    newer = [one for one in found if one.name > final.name]
+    for damaged in newer:
+        if not _sound(damaged):
+            _remove(damaged)
+    for old in found[: len(found) - len(newer)][:-KEPT]:
+        _remove(old)
 
 
 def generations(directory: Path) -> list[Path]:
@@ -124,10 +172,7 @@ def generations(directory: Path) -> list[Path]:
 def read(generation: Path) -> Generation:
     """Reads and verifies one generation. Raises InputError that names the damaged file and how it is damaged."""
     try:
-        manifest = json.loads((generation / MANIFEST).read_bytes())
-        if manifest["format"] > FORMAT:
-            raise InputError(f"{generation}: written by a newer version (format {manifest['format']}, known: {FORMAT})",
-                             mend="Update layerwise.")
+        manifest = _manifest(generation)
         data = {}
         for name in (TENSORS, STATE):
             expected = manifest["files"][name]
@@ -140,10 +185,47 @@ def read(generation: Path) -> Generation:
         return Generation(generation, load_tensors(data[TENSORS]), json.loads(data[STATE]))
     except FileNotFoundError as error:
         raise InputError(f"{error.filename}: missing") from None
+    except OSError as error:  # a sector that can't be read, a lost permission
+        raise InputError(f"{error.filename or generation}: can't be read ({error.strerror})") from None
     except (ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{generation}: its manifest or content can't be read ({error})") from None
+
+
+def _sealed(manifest: dict[str, Any]) -> bytes:
+    """The manifest's file: canonical JSON with the SHA-256 of the rest of it."""
+    whole = manifest | {"sha256": hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()}
+    return json.dumps(whole, sort_keys=True).encode()
+
+
+def _manifest(generation: Path) -> dict[str, Any]:
+    """Reads and verifies a manifest. Those of earlier versions have no SHA-256 of their own."""
+    path = generation / MANIFEST
+    data = path.read_bytes()
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError):
+        found = None
+    if isinstance(found, dict):
+        rest = {name: value for name, value in found.items() if name != "sha256"}
+        whole = data == (_sealed(rest) if "sha256" in found else json.dumps(found, sort_keys=True).encode())
+        if whole and isinstance(found.get("format"), int) and found["format"] > FORMAT:
+            raise InputError(f"{generation}: written by a newer version (format {found['format']}, known: {FORMAT})",
+                             mend="Update layerwise.")
+        if (whole and rest.keys() == {"format", "position", "files"} and found["format"] == FORMAT
+                and generation.name.partition("-")[0] == f"{found['position']:012d}"):
+            return rest
+    raise InputError(f"{path}: {len(data)} bytes that are not what was written, so its content was altered")
+
+
+def _sound(generation: Path) -> dict[str, Any]:
+    """The manifest of a generation, empty where the generation is damaged."""
+    try:
+        read(generation)
+        return _manifest(generation)
+    except InputError:
+        return {}
 
 
 def newest(directory: Path) -> tuple[Generation | None, tuple[str, ...]]:
@@ -165,7 +247,8 @@ def _clear(directory: Path) -> None:
 
 
 def _remove(generation: Path) -> None:
-    """Removes a generation: renamed first, so that no half-removed one ever has a generation's name."""
+    """Removes a generation: renamed first, and that durably, so that no half-removed one ever has its name."""
     doomed = generation.with_name(f".removing-{generation.name}")
     os.rename(generation, doomed)
+    fsync_directory(generation.parent)
     shutil.rmtree(doomed)

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from layerwise.checkpoint import fsync_directory, replace_durably
+from layerwise.checkpoint import fsync_directory, make_durably, naming, replace_durably
 from layerwise.data.scan import scan_files
 from layerwise.data.source import DataSet, Samples
 from layerwise.errors import InputError
@@ -46,18 +46,20 @@ def create(recipe: Recipe, out: Path | None) -> Path:
     """
     if out is not None:
         require_new(out)
-        out.mkdir(parents=True, exist_ok=True)
+        make_durably(out)
         return out
     data = re.sub(r"[^\w.-]+", "-", Path(recipe.data).stem or "data").strip("-") or "data"
     number = 1
+    make_durably(Path("runs"))
     while True:
         suffix = "" if number == 1 else f"-{number}"
         directory = Path("runs") / f"{data}-{recipe.network}-seed{recipe.seed}{suffix}"
         try:
-            directory.mkdir(parents=True)
+            directory.mkdir()
         except FileExistsError:
             number += 1
             continue
+        fsync_directory(directory.parent)
         return directory
 
 
@@ -173,12 +175,12 @@ class Lines:
         """Appends one line; a number that is not finite becomes null."""
         told = {key: None if isinstance(value, float) and not math.isfinite(value) else value
                 for key, value in line.items()}
-        with open(self.path, "ab") as file:
+        with naming(self.path), open(self.path, "ab") as file:
             file.write((json.dumps(told, allow_nan=False) + "\n").encode())
 
     def sync(self) -> int:
         """Makes all lines durable; returns the file's size in bytes."""
-        with open(self.path, "ab") as file:
+        with naming(self.path), open(self.path, "ab") as file:
             os.fsync(file.fileno())
             size = file.tell()
         fsync_directory(self.path.parent)

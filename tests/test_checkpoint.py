@@ -98,6 +98,8 @@ def test_without_the_digest_the_flip_would_pass(tmp_path: Path, monkeypatch: pyt
             return str(expected[self.name]["sha256"])
 
     file.write_bytes(bytes(data))
+    manifest = json.loads((file.parent / "manifest.json").read_text())
+    monkeypatch.setattr(checkpoint, "_manifest", lambda generation: manifest)
     monkeypatch.setattr(checkpoint.hashlib, "sha256", Blind)
     tensors = checkpoint.read(file.parent).tensors
     right = torch.arange(6.0).reshape(2, 3) + 2
@@ -157,12 +159,100 @@ def test_too_little_room_is_said_before_the_start(tmp_path: Path) -> None:
     checkpoint.require_space(tmp_path, 1)
 
 
-def test_a_newer_format_is_said(tmp_path: Path) -> None:
+def test_a_newer_format_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint, "FORMAT", 99)
+        written = write(tmp_path, 4)
+    with pytest.raises(InputError, match="newer version"):
+        checkpoint.read(written)
+
+
+@pytest.mark.parametrize("change", [{"position": 5}, {"format": 0}, {"more": 1}, {"files": {}}])
+def test_a_manifest_that_was_altered_is_named(tmp_path: Path, change: dict) -> None:
+    file = write(tmp_path, 4) / "manifest.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | change, sort_keys=True))
+    with pytest.raises(InputError, match=r"manifest\.json: .* so its content was altered"):
+        checkpoint.read(file.parent)
+
+
+def test_a_manifest_of_an_earlier_version_has_no_digest_of_its_own(tmp_path: Path) -> None:
     file = write(tmp_path, 4) / "manifest.json"
     manifest = json.loads(file.read_text())
-    file.write_text(json.dumps(manifest | {"format": 99}))
-    with pytest.raises(InputError, match="newer version"):
+    del manifest["sha256"]
+    file.write_text(json.dumps(manifest, sort_keys=True))
+    assert checkpoint.read(file.parent).state["position"] == 4
+    file.write_text(json.dumps(manifest | {"position": 5}, sort_keys=True))
+    with pytest.raises(InputError, match="altered"):
         checkpoint.read(file.parent)
+
+
+def test_a_sound_generation_of_the_same_position_is_not_written_over(tmp_path: Path) -> None:
+    first = checkpoint.write(tmp_path, 4, {"a": torch.zeros(3)}, {"notes": []})
+    made = first.stat().st_ino
+    assert checkpoint.write(tmp_path, 4, {"a": torch.zeros(3)}, {"notes": []}) == first
+    assert first.stat().st_ino == made
+    second = checkpoint.write(tmp_path, 4, {"a": torch.zeros(3)}, {"notes": ["more"]})
+    assert (second.name, first.exists()) == (f"{4:012d}-02", True)
+    found = checkpoint.newest(tmp_path)[0]
+    assert found is not None
+    assert found.state == {"notes": ["more"]}
+    (second / "state.json").write_text("{}")  # a damaged one is
+    assert checkpoint.write(tmp_path, 4, {"a": torch.ones(3)}, {"notes": []}) == second
+    assert checkpoint.newest(tmp_path)[1] == ()
+
+
+def test_what_stands_is_not_removed_for_damaged_ones_that_claim_to_be_newer(tmp_path: Path) -> None:
+    for position in (7, 8):
+        (write(tmp_path, position) / "state.json").unlink()
+    for position in (1, 2):
+        assert checkpoint.read(write(tmp_path, position)).state["position"] == position
+    assert [one.name for one in checkpoint.generations(tmp_path)] == [f"{1:012d}", f"{2:012d}"]
+
+
+def test_an_old_generation_that_cannot_be_removed_is_told_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for position in (1, 2):
+        write(tmp_path, position)
+
+    def refuse(path: Path) -> None:
+        raise OSError(errno.EIO, "input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint.shutil, "rmtree", refuse)
+        with pytest.raises(checkpoint.LeftOverError, match="input/output"):
+            write(tmp_path, 3)
+    assert checkpoint.newest(tmp_path)[1] == ()
+    write(tmp_path, 4)
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_an_error_names_the_file_of_a_call_that_knows_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(descriptor: int) -> None:
+        raise OSError(errno.EIO, "input/output error")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match="weights"):
+        checkpoint.write_durably(tmp_path / "weights", b"")
+    with pytest.raises(OSError, match=tmp_path.name):
+        checkpoint.fsync_directory(tmp_path)
+
+
+def test_a_generation_on_a_broken_disk_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, 1)
+    broken = write(tmp_path, 2) / "state.json"
+    read = Path.read_bytes
+
+    def failing(path: Path) -> bytes:
+        if path == broken:
+            raise OSError(errno.EIO, "input/output error", str(path))
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", failing)
+    found, problems = checkpoint.newest(tmp_path)
+    assert found is not None
+    assert found.state["position"] == 1
+    assert problems == (f"{broken}: can't be read (input/output error)",)
 
 
 def test_replacing_a_file_keeps_the_old_one_when_it_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -220,7 +220,7 @@ def _auxiliary(model: Network, recipe: Recipe, preprocess: Preprocess) -> None:
 def save(training: Training) -> None:
     """Writes a generation. A full disk does not end the training: it is noted and the last generation stands.
 
-    Other errors of the system are raised as they are.
+    Nor does an older generation that can't be removed. Other errors of the system are raised as they are.
     """
     position = training.position
     position.metrics_bytes = training.metrics.sync()
@@ -238,8 +238,10 @@ def save(training: Training) -> None:
         state["average_count"] = training.average.count
     try:
         checkpoint.write(training.run / rundir.CHECKPOINTS, position.samples, tensors, state)
+    except checkpoint.LeftOverError as error:
+        note(training, f"an old checkpoint could not be removed ({error.strerror}); the next save tries it again")
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
         note(training, f"no room for the checkpoint at step {position.step} ({error.strerror}); the one before stands")
 
