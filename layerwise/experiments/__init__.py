@@ -24,6 +24,7 @@ from layerwise.experiments.alexnet import overlapping_pooling as alexnet_overlap
 from layerwise.experiments.alexnet import retrieval as alexnet_retrieval
 from layerwise.experiments.alexnet import table_1 as alexnet_table_1
 from layerwise.experiments.alexnet import table_2 as alexnet_table_2
+from layerwise.experiments.alexnet import two_gpus as alexnet_two_gpus
 from layerwise.experiments.alexnet import weight_decay as alexnet_weight_decay
 from layerwise.experiments.experiment import Experiment
 from layerwise.experiments.history import numbers as history_numbers
@@ -55,6 +56,7 @@ EXPERIMENTS: dict[str, ModuleType] = {
     "alexnet/figure-1": alexnet_figure_1,
     "alexnet/figure-2": alexnet_figure_2,
     "alexnet/groups": alexnet_groups,
+    "alexnet/two-gpus": alexnet_two_gpus,
     "alexnet/lrn": alexnet_lrn,
     "alexnet/overlapping-pooling": alexnet_overlapping_pooling,
     "alexnet/colour": alexnet_colour,

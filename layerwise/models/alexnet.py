@@ -5,7 +5,9 @@ figure 2. `alexnet_one_tower`: Krizhevsky, "One weird trick for parallelizing co
 
 Deviations from the paper: the input is 227x227, not 224x224, with which an 11x11 kernel at stride 4 gives the paper's
 55x55 maps without padding; conv2 to conv5 are padded by half their kernel, which the paper's sizes imply. Response
-normalisation runs over all maps of a layer, also across the two groups, which the paper leaves open.
+normalisation runs over all maps of a layer, also across the two groups, which the paper leaves open. In
+`alexnet_two_gpus` it stays within a group, as it must where the towers meet in conv3 and the fully connected layers
+alone: that network can be computed by two processes (training/two_towers.py).
 `alexnet_six_conv` has the extra sixth convolution "over the last pooling layer" of section 6.1 and table 2, pre-trained
 there on the 22,000 classes of the Fall 2011 release; its size is left open: it is taken like conv5's, 256 kernels of
 3x3 in two groups, padded, with ReLU and a bias of 1.
@@ -165,6 +167,8 @@ PAPER_DESIGN = Design((96, 256, 384, 384, 256), groups=2)
 VARIANTS: dict[str, Callable[..., Network]] = {
     # Figure 2
     "alexnet": partial(AlexNet, PAPER_DESIGN),
+    # Section 3.2: nothing but what the two GPUs exchange joins the towers
+    "alexnet_two_gpus": partial(AlexNet, replace(PAPER_DESIGN, response_norm=partial(ResponseNorm, groups=2))),
     # Section 3.2: "half as many kernels in each convolutional layer trained on one GPU"
     "alexnet_one_gpu": partial(AlexNet, Design((48, 128, 192, 192, 128))),
     # Table 2, the networks with an asterisk

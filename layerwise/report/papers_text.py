@@ -206,6 +206,11 @@ LEARN: dict[str, Learn] = {
         "Two groups of channels on two GPUs, against one GPU with half of the kernels in each layer.",
         "The memory of one GPU was the limit; the split was a way round it that also lowered the error.",
         "The error at like cost."),
+    "alexnet/two-gpus": Learn(
+        "The network computed by two processes with half of the kernels each, and what they send each other.",
+        "It is model parallelism in its first known form: where the halves meet is part of the network's design, since "
+        "each meeting costs communication. Two processes compute the same function as one with two groups.",
+        "Values sent a picture at each place: conv3 takes two thirds of all, the wide layers little."),
     "alexnet/colour": Learn(
         "Training with and without a random change of colour along the principal components.",
         "What an object is does not depend on the light. More than one point of top-1 error.",
