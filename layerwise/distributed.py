@@ -60,15 +60,15 @@ class World:
             return [dict(tensors)]
         return [load(data) for data in self._collected(save(dict(tensors)), everyone=False)]
 
-    def vectors(self, mine: Tensor | None) -> list[Tensor | None]:
-        """Each process's vector (L,) of one length and kind, in the order of the ranks; None where one has none."""
+    def vectors(self, mine: Tensor | None, device: torch.device) -> list[Tensor | None]:
+        """Each process's vector (L,) on `device`, of one length, in the order of the ranks; None where one has none."""
         if self.size == 1:
             return [mine]
         told = self.exchange(None if mine is None else len(mine))
         length = next((one for one in told if one is not None), 0)
         if not length:
             return list(told)
-        sent = torch.zeros(length) if mine is None else mine.contiguous()
+        sent = torch.zeros(length, device=device) if mine is None else mine.contiguous()
         parts = [torch.empty_like(sent) for _ in told]
         with self._reaching():
             dist.all_gather(parts, sent)

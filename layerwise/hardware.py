@@ -121,6 +121,11 @@ def with_threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def memory_ran_out(error: RuntimeError) -> bool:
+    """Whether torch says with `error` that an allocation failed, on a GPU or on a CPU."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
 def memory_format(recipe: Recipe) -> torch.memory_format:
     """torch's name of the recipe's memory format."""
     return torch.channels_last if recipe.memory_format == "channels-last" else torch.contiguous_format

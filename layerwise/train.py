@@ -280,7 +280,7 @@ def gradients(training: Training, batch: dict[str, Any]) -> dict[str, float]:
                 counted += [loss, losses["errors"].to(loss.dtype) if "errors" in losses else loss.new_zeros(())]
                 sizes.append(len(part))
         except RuntimeError as error:
-            if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+            if not hardware.memory_ran_out(error):
                 raise
             scarcity, sums["scarce"] = error, 1
         sums = dict(zip(sums, world.add(*sums.values()), strict=True))

@@ -6,6 +6,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 # Inherited by the commands that tests start: two workers on two cores.
@@ -16,6 +17,8 @@ os.environ["MPLBACKEND"] = "agg"
 import pytest
 import torch
 from hypothesis import settings
+
+from tests.processes import Processes
 
 torch.set_num_threads(1)
 settings.register_profile("tests", deadline=None, derandomize=True, database=None, max_examples=50)
@@ -49,6 +52,14 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
         connect(this, address)
 
     monkeypatch.setattr(socket.socket, "connect", guarded)
+
+
+@pytest.fixture(scope="module")
+def processes() -> Iterator[Processes]:
+    """Several real processes, forked by a server that lives as long as the module's tests."""
+    one = Processes()
+    yield one
+    one.close()
 
 
 @pytest.fixture(autouse=True)

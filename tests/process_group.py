@@ -32,7 +32,7 @@ from layerwise.models.shapes import cost
 from layerwise.recipe import changed
 from layerwise.recipes.presets import preset
 from layerwise.tasks.classify import Classify
-from layerwise.training import preparation
+from layerwise.training import preparation, virtual_workers
 from layerwise.training.optimiser import optimiser_tensors
 from layerwise.training.state import Training
 
@@ -188,12 +188,31 @@ def keep_own_statistics() -> None:
     distributed.World.copy_from_first = lambda self, tensors: None
 
 
+class InOrder:
+    """Adds vectors one after the other, as a process with all of them would; takes the place of the tree."""
+
+    def __init__(self) -> None:
+        self._sum: torch.Tensor | None = None
+
+    def add(self, vector: torch.Tensor | None) -> None:
+        self._sum = virtual_workers._joined(self._sum, vector)
+
+    def total(self) -> torch.Tensor | None:
+        return self._sum
+
+
+def add_in_order() -> None:
+    """Takes a guard out: gradients are added in the order of the processes."""
+    virtual_workers.Tree = InOrder
+
+
 CONTROLS: dict[str, Callable[[], None]] = {
     "": lambda: None,
     "fail on one": fail_on_one,
     "weigh shares alike": weigh_shares_alike,
     "augment by rank": augment_by_rank,
     "keep own statistics": keep_own_statistics,
+    "add in order": add_in_order,
 }
 JOBS: dict[str, Callable[[Job, dict[str, Any]], None]] = {
     "train": train_job, "evaluate": evaluate_job, "words": words_job}

@@ -32,6 +32,14 @@ class Processes:
         logs = [folder / f"log-{rank}.json" for rank in range(size)]
         return json.loads(answer), [json.loads(log.read_text()) if log.exists() else {} for log in logs]
 
+    def close(self) -> None:
+        """Ends the server."""
+        assert self.server.stdin is not None
+        assert self.server.stdout is not None
+        self.server.stdin.close()
+        self.server.stdout.close()
+        self.server.wait(LIMIT)
+
     def train(self, run: Path, size: int, settings: list[str], **arguments: Any) -> list[dict[str, Any]]:
         codes, logs = self.run(run.with_name(f"{run.name} of {size}"), size, "train", run=str(run), settings=settings,
                                **arguments)

@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from layerwise.randomness import derived_seed
 from layerwise.recipe import changed
 from layerwise.recipes.presets import preset
 from layerwise.training.preparation import RunOptions, open_split
-from tests.processes import LIMIT, Processes
+from tests.processes import Processes
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system can't fork a process")
 
@@ -35,17 +34,6 @@ EPOCHS = [*LENET, "unit=epochs", "duration=2", "evaluate_every=2", "warmup=steps
 # Sums of the same float32 numbers in another order differ by some 2**-24 of their size, 6e-8; with weights of size 0.1
 # and eight steps at a rate below 0.1 the differences stay below 1e-6. Shares that weigh wrongly are off by 1e-4.
 ROUNDING = 1e-6
-
-
-@pytest.fixture(scope="module")
-def processes() -> Iterator[Processes]:
-    one = Processes()
-    yield one
-    assert one.server.stdin is not None
-    assert one.server.stdout is not None
-    one.server.stdin.close()
-    one.server.stdout.close()
-    one.server.wait(LIMIT)
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ from layerwise import rundir
 from layerwise.errors import InputError
 from layerwise.recipe import changed, check
 from layerwise.recipes.presets import preset
-from tests.processes import LIMIT, Processes
+from tests.processes import Processes
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="this system can't fork a process")
 
@@ -25,17 +24,6 @@ SETTINGS = ["precision=fp32", "unit=epochs", "duration=1", "evaluate_every=1", "
             "warmup_length=0", "batch_size=48", "validation=1291", "network=resnet20", "ema=0.9", "mixup=0.2",
             "clip_norm=1"]
 EXACT = [*SETTINGS, "virtual_workers=4"]
-
-
-@pytest.fixture(scope="module")
-def processes() -> Iterator[Processes]:
-    one = Processes()
-    yield one
-    assert one.server.stdin is not None
-    assert one.server.stdout is not None
-    one.server.stdin.close()
-    one.server.stdout.close()
-    one.server.wait(LIMIT)
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +51,21 @@ def test_the_control_without_virtual_workers(processes: Processes, tmp_path: Pat
     states = [processes.train(tmp_path / str(size), size, [*SETTINGS, "threads=1", "micro_batch=12"])[0]["state"]
               for size in (1, 4)]
     assert states[0] != states[1]
+
+
+def test_the_control_with_gradients_in_the_order_of_the_processes(processes: Processes, tmp_path: Path) -> None:
+    runs = [tmp_path / "one", tmp_path / "two"]
+    for size, run in enumerate(runs, 1):
+        processes.train(run, size, EXACT, control="add in order")
+    assert files(runs[0])["model.safetensors"] != files(runs[1])["model.safetensors"]
+
+
+def test_memory_that_runs_out_ends_all_processes_and_names_the_field(processes: Processes, tmp_path: Path) -> None:
+    codes, logs = processes.run(tmp_path / "logs", 2, "train", run=str(tmp_path / "run"), settings=EXACT, harm="memory")
+    assert codes == [3, 3]
+    for log in logs:
+        assert log["error"].startswith("step 0: a virtual worker's 12 pictures do not fit into memory\n")
+        assert "Start again with more virtual_workers (now 4)" in log["error"]
 
 
 def test_the_number_may_change_within_an_epoch(

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from layerwise import hardware
-from layerwise.errors import InputError
+from layerwise.errors import InputError, MachineError
 from layerwise.randomness import derived_seed
 from layerwise.training.optimiser import clip_gradients
 from layerwise.training.state import Training
@@ -70,6 +70,7 @@ def exact_gradients(training: Training, batch: dict[str, Any]) -> dict[str, floa
 
     `batch` names the worker of each picture. Returns what `train.gradients` returns; the gradients lie in the
     parameters, and the running statistics become the mean of the workers', or stay where a number is not finite.
+    Raises MachineError on all processes where a worker's part does not fit into the memory of one.
     """
     model, world, recipe = training.model, training.world, training.recipe
     learned = [one for one in model.parameters() if one.requires_grad]
@@ -83,28 +84,33 @@ def exact_gradients(training: Training, batch: dict[str, Any]) -> dict[str, floa
     each = recipe.virtual_workers // world.size
     gradients, statistics = Tree(), Tree()
     told: list[tuple[float, float]] = []
-    for worker in range(world.rank * each, (world.rank + 1) * each):
-        rows = (batch["worker"] == worker).nonzero().flatten()
-        if not len(rows):
-            gradients.add(None)
-            statistics.add(None)
-            continue
-        torch._foreach_copy_(moving, before)
-        for one, value in counted:  # a batch is one batch, whatever the number of workers
-            one.copy_(value)
-        torch.manual_seed(derived_seed(recipe.seed, "step", training.position.step, "worker", worker))
-        training.optimiser.zero_grad(set_to_none=True)
-        micro = {name: value[rows].to(training.device, non_blocking=True)
-                 for name, value in batch.items() if isinstance(value, Tensor)}
-        micro["image"] = micro["image"].contiguous(memory_format=hardware.memory_format(recipe))
-        with hardware.autocast(recipe):
-            losses = training.task.loss(training.forward, micro)
-        (losses["loss"] * (len(rows) / whole)).backward()
-        told.append((float(losses["loss"].detach()) * len(rows), float(losses.get("errors", 0))))
-        gradients.add(_flat([one.grad if one.grad is not None else torch.zeros_like(one) for one in learned]))
-        statistics.add(_flat(moving) if moving else None)
+    scarcity: RuntimeError | None = None
+    try:
+        for worker in range(world.rank * each, (world.rank + 1) * each):
+            rows = (batch["worker"] == worker).nonzero().flatten()
+            if not len(rows):
+                gradients.add(None)
+                statistics.add(None)
+                continue
+            torch._foreach_copy_(moving, before)
+            for one, value in counted:  # a batch is one batch, whatever the number of workers
+                one.copy_(value)
+            torch.manual_seed(derived_seed(recipe.seed, "step", training.position.step, "worker", worker))
+            told.append(_part(training, batch, rows, whole))
+            gradients.add(_flat([one.grad if one.grad is not None else torch.zeros_like(one) for one in learned]))
+            statistics.add(_flat(moving) if moving else None)
+    except RuntimeError as error:
+        if not hardware.memory_ran_out(error):
+            raise
+        scarcity = error
+    used, scarce = world.add(len(told), float(scarcity is not None))
+    if scarce:
+        most = math.ceil(whole / recipe.virtual_workers)
+        raise MachineError(f"step {training.position.step}: a virtual worker's {most} pictures do not fit into memory",
+                           "The division of the batch is part of an exact run, so it is not changed on the way.",
+                           f"Start again with more virtual_workers (now {recipe.virtual_workers}), or a smaller "
+                           "batch_size, network or input_size.") from scarcity
     _spread(_over_processes(training, gradients), [_gradient(one) for one in learned])
-    used = int(world.add(len(told))[0])
     world.copy_from_first([one for one, _ in counted])  # another's share may be empty
     if moving and (mean := _over_processes(training, statistics)) is not None:
         _spread(mean.div_(used), moving)
@@ -120,6 +126,19 @@ def exact_gradients(training: Training, batch: dict[str, Any]) -> dict[str, floa
     return sums
 
 
+def _part(training: Training, batch: dict[str, Any], rows: Tensor, whole: int) -> tuple[float, float]:
+    """The pass over one worker's pictures; returns its summed loss and its errors."""
+    recipe = training.recipe
+    training.optimiser.zero_grad(set_to_none=True)
+    micro = {name: value[rows].to(training.device, non_blocking=True)
+             for name, value in batch.items() if isinstance(value, Tensor)}
+    micro["image"] = micro["image"].contiguous(memory_format=hardware.memory_format(recipe))
+    with hardware.autocast(recipe):
+        losses = training.task.loss(training.forward, micro)
+    (losses["loss"] * (len(rows) / whole)).backward()
+    return float(losses["loss"].detach()) * len(rows), float(losses.get("errors", 0))
+
+
 def _gradient(parameter: nn.Parameter) -> Tensor:
     if parameter.grad is None:
         parameter.grad = torch.zeros_like(parameter)
@@ -129,7 +148,7 @@ def _gradient(parameter: nn.Parameter) -> Tensor:
 def _over_processes(training: Training, tree: Tree) -> Tensor | None:
     """The sum over all processes, the same bits on each: their branches are joined in the order of the ranks."""
     whole = Tree()
-    for branch in training.world.vectors(tree.total()):
+    for branch in training.world.vectors(tree.total(), training.device):
         whole.add(branch)
     return whole.total()
 
