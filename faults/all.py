@@ -23,13 +23,14 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from faults import calls, checkpoints, loading, mutated, pictures  # noqa: E402  after the path, to run as a script
+from faults import calls, checkpoints, loading, mutated, pictures, processes  # noqa: E402  after the path
 from faults.goal import Control, Goal, Outcome  # noqa: E402
 from layerwise import hardware  # noqa: E402
 
 GOALS: tuple[Goal, ...] = (
     *checkpoints.GOALS, *calls.GOALS,
     *pictures.GOALS, *loading.GOALS, *mutated.GOALS,
+    *processes.GOALS,
 )
 # Goals that RELIABILITY has and nothing here tries, and why.
 NOT_BUILT: dict[str, str] = {}

@@ -23,6 +23,7 @@ class Settings:
     no_colour: bool = False
     offline: bool = False
     data_dir: str = ""
+    confirmed: bool = False
 
 
 SETTINGS = Settings()

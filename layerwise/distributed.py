@@ -1,4 +1,4 @@
-"""Several processes on one machine, as torchrun starts them: who they are, sums, agreement, what the first one says.
+"""Several processes of one machine, started by torchrun or `jobs.launch`: who they are, sums, agreement, first words.
 
 The first (rank 0) alone writes and speaks. What can fail stands in `together`: it fails on all or on none, so that
 nobody waits for one that has left. Words travel as JSON and arrays as safetensors: torch's own collectives for objects
@@ -21,6 +21,7 @@ import torch.distributed as dist
 from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from layerwise import heartbeat
 from layerwise.errors import InputError, LayerwiseError, MachineError, ToleranceError
 
 TIMEOUT = timedelta(minutes=30)  # the longest that one process waits for another
@@ -164,8 +165,9 @@ def world() -> World:
 
 @contextmanager
 def joined() -> Iterator[World]:
-    """Joins the processes that torchrun started with this one, and leaves them at the end; inside another it is that.
+    """Joins the processes that were started with this one, and leaves them at the end; inside another it is that.
 
+    At the end each waits for the others, so that none is missed by one that still has something to say.
     Raises InputError for an environment that does not hold together, MachineError where the others don't come.
     """
     global _current
@@ -177,10 +179,14 @@ def joined() -> Iterator[World]:
     if cuda:
         torch.cuda.set_device(found.rank)
     with found._reaching():
-        dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=TIMEOUT)
+        store = os.environ.get(heartbeat.STORE)
+        dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", f"file://{store}" if store else "env://",
+                                timeout=TIMEOUT, rank=found.rank, world_size=found.size)
     _current = found
     try:
         yield found
+        found.exchange(None)
+        heartbeat.tell("done")
     finally:
         _current = ALONE
         dist.destroy_process_group()
@@ -201,7 +207,8 @@ def _announced() -> World:
     if not (size.isdecimal() and rank.isdecimal() and int(rank) < int(size) == int(local)):
         raise InputError(f"RANK={rank!r}, WORLD_SIZE={size!r}, LOCAL_WORLD_SIZE={local!r}: not those of one machine",
                          "All processes read and write the same folders.",
-                         "Start with torchrun --nproc-per-node N -m layerwise ..., or unset these variables.")
+                         "Start with layerwise ... --processes N or torchrun --nproc-per-node N -m layerwise ...,"
+                         " or unset these variables.")
     return World(int(rank), int(size))
 
 

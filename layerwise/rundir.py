@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from layerwise import heartbeat
 from layerwise.checkpoint import fsync_directory, make_durably, naming, replace_durably
 from layerwise.data.scan import scan_files
 from layerwise.data.source import DataSet, Samples
@@ -47,6 +48,7 @@ def create(recipe: Recipe, out: Path | None) -> Path:
     if out is not None:
         require_new(out)
         make_durably(out)
+        heartbeat.tell("run", str(out.absolute()))
         return out
     data = re.sub(r"[^\w.-]+", "-", Path(recipe.data).stem or "data").strip("-") or "data"
     number = 1
@@ -60,6 +62,7 @@ def create(recipe: Recipe, out: Path | None) -> Path:
             number += 1
             continue
         fsync_directory(directory.parent)
+        heartbeat.tell("run", str(directory.absolute()))
         return directory
 
 

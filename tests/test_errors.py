@@ -41,6 +41,8 @@ MESSAGES = [
     ("train resnet20 digits --from no.safetensors", 2, ["no.safetensors: there is no such file or directory"]),
     ("train resnet20 digits --out tests", 2, ["tests: exists and is not empty", "layerwise resume tests"]),
     ("resume tests", 2, ["tests"]),
+    ("train lenet5 digits --processes 2 --seeds 2", 2, ["--processes 2 --seeds 2: one run at a time",
+                                                        "Start a command for each seed with --set seed=N."]),
     ("evaluate nowhere", 2, ["nowhere: there is no such file or directory"]),
     ("evaluate nowhere --on tset", 2, ["--on tset: no such split, did you mean 'test'?"]),
     ("predict nowhere a.png", 2, ["nowhere: there is no such file or directory"]),

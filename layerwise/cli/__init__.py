@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 import typer
 
+from layerwise import heartbeat
 from layerwise.cli import comparing, importing, looking, measuring, packing, predicting, reproducing, training, tuning
 from layerwise.cli.app import app, globals_first
 from layerwise.cli.tables import flush_json
@@ -29,6 +30,7 @@ for group in (training, measuring, comparing, predicting, importing, packing, lo
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command in `arguments` (sys.argv where None) and returns the exit status; never raises."""
+    heartbeat.begin()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a name that the terminal's encoding lacks must not end a command
             stream.reconfigure(errors="backslashreplace")
@@ -57,9 +59,9 @@ def _reader_gone() -> int:
 
 def _report(error: Exception, words: Sequence[str]) -> int:
     Progress.clear()
-    if "--debug" in words:
-        traceback.print_exception(error, file=sys.stderr)
     known = as_known(error, words)
+    if "--debug" in words or (known.exit_code == 1 and heartbeat.PIPE in os.environ):  # one of several: it counts
+        traceback.print_exception(error, file=sys.stderr)
     note(f"{'' if isinstance(known, Interrupted) else 'error: '}{known}")
     if "--json" in words or "--format=json" in words or ("--format", "json") in itertools.pairwise(words):
         parts = {"what": known.what, "why": known.why, "mend": known.mend, "details": list(known.details)}

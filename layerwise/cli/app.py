@@ -12,8 +12,8 @@ from layerwise.console import SETTINGS, out
 from layerwise.errors import InputError
 
 EPILOG = (
-    "The global options (--data-dir, --offline, --no-colour, --debug) may stand anywhere. Results go to standard "
-    "output, messages to standard error. Exit status: 0 done, 1 internal error, 2 bad input or configuration, "
+    "The global options (--data-dir, --offline, --yes, --no-colour, --debug) may stand anywhere. Results go to "
+    "standard output, messages to standard error. Exit status: 0 done, 1 internal error, 2 bad input or configuration, "
     "3 the machine can't, 4 a result outside its tolerance, 130 or 143 interrupted."
 )
 
@@ -26,7 +26,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-FLAGS = ("--debug", "--no-colour", "--no-color", "--offline")
+FLAGS = ("--debug", "--no-colour", "--no-color", "--offline", "--yes")
 VALUED = ("--data-dir",)
 
 
@@ -64,6 +64,8 @@ def options(
     data_dir: Annotated[str, typer.Option(metavar="DIR", help="Where named data sets are looked for first.",
                                           show_default=False)] = "",
     offline: Annotated[bool, typer.Option("--offline", help="Make no network call.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Go on without asking, where a network does not suit the input "
+                                      "or a cost is to be agreed to.")] = False,
     no_colour: Annotated[bool, typer.Option("--no-colour", "--no-color",
                                             help="No colour and no moving line (also: NO_COLOR).")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
@@ -71,7 +73,7 @@ def options(
                                           callback=_print_version)] = False,
 ) -> None:
     """Trains, tests and uses the convolutional networks of the papers."""
-    SETTINGS.data_dir, SETTINGS.offline = data_dir, offline
+    SETTINGS.data_dir, SETTINGS.offline, SETTINGS.confirmed = data_dir, offline, yes
     SETTINGS.no_colour, SETTINGS.debug = no_colour, debug
     if context.invoked_subcommand is None:
         names = ", ".join(command.name or "" for command in app.registered_commands)
@@ -84,6 +86,14 @@ Set = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="FIELD=VALUE", help="Change a field of the recipe; may be repeated."),
 ]
+
+
+def global_words() -> list[str]:
+    """The global options of this call as words, for a process that runs the same command."""
+    flags = {"--offline": SETTINGS.offline, "--yes": SETTINGS.confirmed, "--no-colour": SETTINGS.no_colour,
+             "--debug": SETTINGS.debug}
+    return [*(["--data-dir", SETTINGS.data_dir] if SETTINGS.data_dir else []),
+            *(name for name, given in flags.items() if given)]
 
 
 def data_dir() -> Path | None:

@@ -34,7 +34,6 @@ def reproduce(
     data: Annotated[str, typer.Option(metavar="DATA", help="With --scale paper: data instead of the paper's; the table "
                                       "says so.", show_default=False)] = "",
     out_dir: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where the runs are kept.")] = RUNS,
-    yes: Annotated[bool, typer.Option("--yes", help="Start without asking.")] = False,
     listing: Annotated[bool, typer.Option("--list", help="Show the state of every cell and claim; run nothing.")]
     = False,
     as_json: Json = False,
@@ -52,7 +51,7 @@ def reproduce(
     places = Places(smoke if scale == "smoke" else out_dir, smoke / "measured" if scale == "smoke" else RESULTS,
                     data_dir(), SETTINGS.offline, as_json)
     wanted = tuple(dict.fromkeys(row.strip() for row in rows.split(",") if row.strip()))
-    done = run(name, Ask(scale, wanted, seeds, data, yes), places)
+    done = run(name, Ask(scale, wanted, seeds, data, SETTINGS.confirmed), places)
     if as_json:
         return print_json(done.to_json())
     show(done.table)

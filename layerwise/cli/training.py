@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from layerwise.cli.app import Json, Set, data_dir
+from layerwise.cli.app import Json, Set, data_dir, global_words
 from layerwise.cli.tables import print_json
 from layerwise.console import SETTINGS, note, out
+from layerwise.errors import InputError
+
+Processes = Annotated[int, typer.Option(min=1, help="Train in this many processes of this machine, which are started "
+                                        "again from the last checkpoint where one dies or freezes.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -31,10 +36,18 @@ def train(
     split: Annotated[str, typer.Option(metavar="A/B/C", help="Parts for train/val/test in percent, where the data has "
                                        "no splits.", show_default=False)] = "",
     seeds: Annotated[int, typer.Option(min=1, help="Train with this many seeds and give the spread.")] = 1,
-    yes: Annotated[bool, typer.Option("--yes", help="Train even where the network does not suit the input.")] = False,
+    processes: Processes = 1,
     as_json: Json = False,
-) -> None:
+) -> int | None:
     """Trains a network on pictures, tests it under a named protocol, writes a model file and a report."""
+    if processes > 1:
+        if seeds > 1:
+            raise InputError(f"--processes {processes} --seeds {seeds}: one run at a time",
+                             "A run that is started again would leave the other seeds out.",
+                             "Start a command for each seed with --set seed=N.")
+        return _launched(processes, as_json, [
+            "train", network, data, *_valued("--recipe", recipe), *_settings(settings), *_valued("--from", start_from),
+            *_valued("--out", out_dir), *_valued("--split", split)])
     from layerwise.jobs.main_job import closing_lines, spread_lines, train_seeds
     from layerwise.jobs.recipe_choice import for_training
     from layerwise.training.preparation import RunOptions
@@ -42,13 +55,14 @@ def train(
     given = [*(settings or []), *([f"start_from={start_from}"] if start_from else []),
              *([f"split={split}"] if split else [])]  # fmt: skip
     options = RunOptions(out=out_dir, data_dir=data_dir(),
-                         offline=SETTINGS.offline, confirmed=yes)
+                         offline=SETTINGS.offline, confirmed=SETTINGS.confirmed)
     chosen = for_training(network, data, recipe, given)
     if not recipe:
         note(f"recipe {chosen.name}, which fits {network} and these pictures; --recipe chooses another")
     found = train_seeds(chosen, options, seeds)
     if as_json:
-        return print_json(found if seeds > 1 else found["runs"][0])
+        print_json(found if seeds > 1 else found["runs"][0])
+        return None
     for line in spread_lines(found) if seeds > 1 else closing_lines(Path(found["runs"][0]["run"])):
         out(line)
     return None
@@ -61,9 +75,14 @@ def resume(
                                           "counts).", show_default=False)] = 0,
     accept_data_change: Annotated[bool, typer.Option("--accept-data-change", help="Go on with data that changed; it "
                                                      "is recorded.")] = False,
+    processes: Processes = 1,
     as_json: Json = False,
-) -> None:
+) -> int | None:
     """Goes on with a run from its last sound checkpoint; the end is that of an uninterrupted run."""
+    if processes > 1:
+        return _launched(processes, as_json, [
+            "resume", str(run), *_settings(settings), *_valued("--extend", extend or ""),
+            *(["--accept-data-change"] if accept_data_change else [])])
     from layerwise.jobs import main_job
     from layerwise.report import summary
     from layerwise.training.preparation import RunOptions
@@ -73,7 +92,27 @@ def resume(
                          accept_data_change=accept_data_change, settings=tuple(given))
     done = main_job.resume(run, options)
     if as_json:
-        return print_json(summary(done))
+        print_json(summary(done))
+        return None
     for line in main_job.closing_lines(done):
         out(line)
     return None
+
+
+def _launched(processes: int, as_json: bool, words: list[str]) -> int:
+    """Runs the command `words` in several processes; returns its exit status."""
+    from layerwise.jobs.launch import launch
+
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        raise InputError(f"--processes {processes} under torchrun: only one of them starts processes",
+                         mend="Leave --processes out, or torchrun.")
+    behind = [*(["--json"] if as_json else []), *global_words()]
+    return launch(processes, [*words, *behind], lambda run: ["resume", str(run), *behind])
+
+
+def _valued(option: str, value: object) -> list[str]:
+    return [option, str(value)] if value else []
+
+
+def _settings(settings: list[str] | None) -> list[str]:
+    return [word for setting in settings or [] for word in ("--set", setting)]

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from layerwise import distributed, modelfile, rundir
+from layerwise import distributed, heartbeat, modelfile, rundir
 from layerwise.console import interval, note, percent
 from layerwise.data.place import placed
 from layerwise.distributed import World
@@ -52,6 +52,10 @@ def resume(run: Path, options: RunOptions = RunOptions()) -> Path:  # noqa: B008
 
 
 def _resume(run: Path, options: RunOptions, world: World) -> Path:
+    if not options.settings:
+        heartbeat.tell("run", str(run.absolute()))
+    if why := heartbeat.restarted():
+        world.from_first(lambda: rundir.add_notes(run, f"started again: {why}"))
     with world.together():
         untested = not list(run.glob("evaluations/*/result.json"))
         trained = not options.settings and rundir.read_run(run)["state"] == "finished"

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from layerwise import checkpoint, hardware, rundir
+from layerwise import checkpoint, hardware, heartbeat, rundir
 from layerwise.data.source import DataSet
 from layerwise.distributed import world
 from layerwise.errors import InputError
@@ -64,6 +64,7 @@ def write_branch(run: Path, before: Recipe, after: Recipe, generation: checkpoin
     rundir.update_run(run, {"branches": branches})
     rundir.add_notes(run, *(f"branch at {samples} samples: {name} {old!r} to {new!r}"
                             for name, (old, new) in moved.items()))
+    heartbeat.tell("run", str(run.absolute()))  # from here on it is resumed without the change
 
 
 def _moved(before: Recipe, after: Recipe) -> dict[str, list[Any]]:
