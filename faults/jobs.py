@@ -6,7 +6,9 @@ what run.json says of the end. Left out is what holds a time: speed.jsonl and th
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -93,14 +95,12 @@ class Server:
         self.process.wait()
 
 
-@contextmanager
-def serving(environment: dict[str, str] | None = None) -> Iterator[Server]:
-    """A fork server, ended at the end."""
-    server = Server(environment)
-    try:
-        yield server
-    finally:
-        server.close()
+@functools.cache
+def server() -> Server:
+    """The fork server of this process, started when it is first asked for: that costs more than most of its jobs."""
+    one = Server()
+    atexit.register(one.close)
+    return one
 
 
 @contextmanager
@@ -161,12 +161,12 @@ def processor_seconds(pid: int) -> float | None:
         return None
 
 
-def until_first_generation(server: Server, job: Job) -> tuple[float, int]:
+def until_first_generation(job: Job) -> tuple[float, int]:
     """Does a job; the processor's seconds until its first checkpoint stood, and its exit code."""
-    pid, seconds = server.start(job), 0.0
+    pid, seconds = server().start(job), 0.0
     while (now := processor_seconds(pid)) is not None:
         seconds = now
         if list((Path(job.run) / "checkpoints").glob("[0-9]*")):
             break
         time.sleep(0.002)
-    return seconds, server.wait()
+    return seconds, server().wait()

@@ -22,12 +22,11 @@ from pathlib import Path
 from faults.goal import Control, Goal, Outcome
 from faults.jobs import (
     Job,
-    Server,
     differing,
     digests,
     in_memory,
     processor_seconds,
-    serving,
+    server,
     until_first_generation,
     write_pictures,
 )
@@ -104,8 +103,8 @@ def job_of(configuration: Configuration, folder: Path, run: Path) -> Job:
 class Victim:
     """A run that is killed again and again. `kills` counts what a SIGKILL ended, `runs` how often it began."""
 
-    def __init__(self, server: Server, whole: Job, run: Path, guard: str = "") -> None:
-        self.server, self.whole, self.run, self.guard = server, whole, run, guard
+    def __init__(self, whole: Job, run: Path, guard: str = "") -> None:
+        self.server, self.whole, self.run, self.guard = server(), whole, run, guard
         self.kills, self.runs = 0, 1
         self.violations: list[str] = []
 
@@ -135,7 +134,8 @@ class Victim:
 
     def stop(self, number: int, code: int) -> None:
         """Goes on, asked to stop in its first step: it finishes the step, saves and leaves with the signal's code."""
-        found = self.server.do(replace(self.job(("rate set", "before", 1)), signal=number))
+        log = str(self.run.with_suffix(".log"))  # for what it says on its way out
+        found = self.server.do(replace(self.job(("rate set", "before", 1)), signal=number, log=log))
         state = json.loads((self.run / "run.json").read_text("utf-8"))["state"]
         if (found, state) != (code, "interrupted"):
             self.violations.append(f"signal {number}: exit code {found}, the run is {state}")
@@ -152,15 +152,15 @@ class Victim:
             self.violations.append(f"resumed to the end: exit code {code}")
 
 
-def one_run(server: Server, configuration: Configuration, kills: int, folder: Path, guard: str = "") -> Victim:
+def one_run(configuration: Configuration, kills: int, folder: Path, guard: str = "") -> Victim:
     """A run and its unkilled twin: `kills` kills, its last one where the model file is written, then its end."""
     numbers = random.Random(configuration.name)
     whole = job_of(configuration, folder, folder / "whole")
-    begins, code = until_first_generation(server, whole)
+    begins, code = until_first_generation(whole)
     if code:
         raise AssertionError(f"{configuration.name}: the run that nobody kills ends with exit code {code}")
     expected = digests(folder / "whole")
-    victim = Victim(server, whole, folder / "killed", guard)
+    victim = Victim(whole, folder / "killed", guard)
     points = configuration.points()
     numbers.shuffle(points)
     for turn in itertools.count():
@@ -194,10 +194,10 @@ def kills(trials: int, folder: Path) -> Outcome:
     cold = trials // 41
     chosen = configurations()[: max(1, (trials - cold) // KILLS)]
     violations, counted, again = [], 0, 0
-    with in_memory(folder) as fast, serving() as server:
+    with in_memory(folder) as fast:
         for number, configuration in enumerate(chosen):
             share = (trials - cold) * (number + 1) // len(chosen) - (trials - cold) * number // len(chosen)
-            victim = one_run(server, configuration, share, fast)
+            victim = one_run(configuration, share, fast)
             counted += victim.kills
             violations += victim.violations
             again += victim.runs > 1
@@ -211,8 +211,8 @@ def kills(trials: int, folder: Path) -> Outcome:
 
 def guard_out(guard: str, folder: Path) -> Outcome:
     """A run killed a few times with a guard taken out of each resumption."""
-    with in_memory(folder) as fast, serving() as server:
-        victim = one_run(server, configurations()[0], 6, fast, guard)
+    with in_memory(folder) as fast:
+        victim = one_run(configurations()[0], 6, fast, guard)
     return Outcome(victim.kills, tuple(victim.violations))
 
 
@@ -317,14 +317,14 @@ def parts_of(run: Path) -> list[str]:
 def omissions(trials: int, folder: Path, only: str | None = None) -> Outcome:
     """Each part of the state left out of a resumption, in turn: about `trials` of them, spread, or `only` one."""
     violations, tried = [], 0
-    with in_memory(folder) as fast, serving() as server:
+    with in_memory(folder) as fast:
         data = write_pictures(fast / "data", equal=False)
         alike = (data / "val" / "class-0" / "000.png").read_bytes()
         for file in (data / "val").rglob("*.png"):  # so that the validation error stays what it is
             file.write_bytes(alike)
         for scene, settings in SCENES.items():
             job = Job("train", "", (f"data={data}", *settings), workers=2, scarce=True)
-            stage = Stage(server, job, fast / scene)
+            stage = Stage(job, fast / scene)
             parts = [*parts_of(stage.killed(0, "")), "metrics.cut", *THROUGHOUT]
             apart = {part for part in parts if part.startswith(ONLY_ADAMW)}
             if scene == "adamw":
@@ -332,7 +332,7 @@ def omissions(trials: int, folder: Path, only: str | None = None) -> Outcome:
             else:
                 parts = [part for part in parts if part not in apart or part.startswith("optimiser/")]
             if only is not None:
-                parts = [only]
+                parts = [only] if scene == "sgd" else []
             for part in parts[:: max(1, PARTS // trials)]:
                 tried += 1
                 if not stage.missed(part):
@@ -344,8 +344,8 @@ def omissions(trials: int, folder: Path, only: str | None = None) -> Outcome:
 class Stage:
     """A training, the same killed at each of the instants, and what its end must be; each made when it is asked for."""
 
-    def __init__(self, server: Server, job: Job, folder: Path) -> None:
-        self.server, self.job, self.folder = server, job, folder
+    def __init__(self, job: Job, folder: Path) -> None:
+        self.server, self.job, self.folder = server(), job, folder
 
     def whole(self, guard: str) -> dict[str, str]:
         run = self.folder / f"whole {guard}"
@@ -378,9 +378,7 @@ class Stage:
 
 GOALS = (
     Goal("A1", "a thousand kills, one result", "every byte as in the run that nobody killed, after each of 1,025 kills",
-         1025, 25, kills, (
-             Control("place within the epoch not restored", lambda folder: guard_out("position.batch", folder)),
-             Control("momentum not restored", lambda folder: guard_out("optimiser/*", folder)))),
+         1025, 25, kills, (Control("momentum not restored", lambda folder: guard_out("optimiser/*", folder)),)),
     Goal("A1c", "each part of the state is missed when it is left out", "every omission is noticed", PARTS, 10,
          omissions, (Control("nothing left out", lambda folder: omissions(1, folder, "")),)),
 )
