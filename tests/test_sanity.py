@@ -45,6 +45,9 @@ def test_layers_are_redrawn_from_the_last_to_the_first() -> None:
     assert all(-1 <= row.correlation <= 1 for row in rows)
     assert rows == sanity(model, IMAGES, method)
     assert rows != sanity(model, IMAGES, method, seed=1)
+    assert sanity(model, IMAGES, method, most=1) == rows[-1:]
+    assert sanity(model, IMAGES, method, most=2) == (rows[1], rows[3])
+    assert sanity(model, IMAGES, method, most=9) == rows
 
 
 def test_each_row_keeps_the_layers_before_it() -> None:

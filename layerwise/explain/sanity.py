@@ -34,8 +34,12 @@ class Randomised:
     correlation: float
 
 
-def sanity(model: nn.Module, images: Tensor, method: Method, seed: int = 0) -> tuple[Randomised, ...]:
+def sanity(
+    model: nn.Module, images: Tensor, method: Method, seed: int = 0, most: int | None = None
+) -> tuple[Randomised, ...]:
     """One row for each layer with weights, from the last to the first, in whose row all are redrawn.
+
+    `most`: at most that many rows, evenly chosen, the last of all among them: a slow method is called once a row.
 
     `method` takes a network to maps (N, ...) of `images` (N, C, H, W). Weights are drawn from a normal distribution
     with the mean and deviation that the layer's own have, so that signals keep their size. A copy is redrawn. Raises
@@ -47,12 +51,14 @@ def sanity(model: nn.Module, images: Tensor, method: Method, seed: int = 0) -> t
                          "Choose another picture, class or layer.")
     network = copy.deepcopy(model)
     draws = torch.Generator().manual_seed(seed)
+    names = [name for name in reversed(executed(network, images, (nn.Module,)))
+             if any(True for _ in network.get_submodule(name).parameters(recurse=False))]
+    shown = {names[len(names) * (row + 1) // most - 1] for row in range(most)} if most else set(names)
     rows = []
-    for layer in reversed(executed(network, images, (nn.Module,))):
-        own = list(network.get_submodule(layer).parameters(recurse=False)) if layer else []
-        for tensor in own:
+    for layer in names:
+        for tensor in network.get_submodule(layer).parameters(recurse=False):
             _redraw(tensor, draws)
-        if own:
+        if layer in shown:
             maps = np.asarray(method(network), np.float64)
             correlations = [rank_correlation(one, other) for one, other in zip(trained, maps, strict=True)]
             rows.append(Randomised(layer, float(np.mean(correlations))))
