@@ -23,13 +23,22 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from faults import calls, checkpoints, kills, loading, mutated, pictures, processes  # noqa: E402  after the path
+from faults import (  # noqa: E402  after the path, so that the file runs as a script
+    calls,
+    checkpoints,
+    kills,
+    loading,
+    mutated,
+    numbers,
+    pictures,
+    processes,
+)
 from faults.goal import Control, Goal, Outcome  # noqa: E402
 from layerwise import hardware  # noqa: E402
 
 GOALS: tuple[Goal, ...] = (
     *kills.GOALS,
-    *checkpoints.GOALS, *calls.GOALS,
+    *checkpoints.GOALS, *calls.GOALS, *numbers.GOALS,
     *pictures.GOALS, *loading.GOALS, *mutated.GOALS,
     *processes.GOALS,
 )

@@ -136,7 +136,7 @@ def failing_calls(trials: int, folder: Path, limits: tuple[int, ...] = LIMITS) -
         for at, number in points if trials >= len(points) else points[:: -(-len(points) // trials)]:
             run = folder / "run"
             with written(run) as last, failing(folder, at, number) as calls:
-                error = _raised(lambda run=run: tiny.begin(run, recipe))  # type: ignore[misc]
+                error = raised(lambda run=run: tiny.begin(run, recipe))  # type: ignore[misc]
             told = f"{errno.errorcode[number]} at call {at} ({calls.failed})"
             tried += 1
             begun, found = _judged(run, error, last, whole)
@@ -166,7 +166,7 @@ def written(run: Path) -> Iterator[list[str]]:
         yield names
 
 
-def _raised(action: Callable[[], object]) -> LayerwiseError | None:
+def raised(action: Callable[[], object]) -> LayerwiseError | None:
     """What the command line would tell of the action, None where it ended well."""
     try:
         action()
@@ -184,17 +184,17 @@ def _judged(run: Path, error: LayerwiseError | None, last: list[str], whole: str
         problems.append(f"the message names no path: {error.what}")
     generations = checkpoint.generations(run / rundir.CHECKPOINTS)
     for generation in generations:
-        if damage := _raised(lambda one=generation: checkpoint.read(one)):  # type: ignore[misc]
+        if damage := raised(lambda one=generation: checkpoint.read(one)):  # type: ignore[misc]
             problems.append(f"damaged: {damage.what}")
     if last and (not generations or generations[-1].name < last[-1]):
         problems.append(f"generation {last[-1]} was written and is gone")
     if not (run / rundir.RUN).exists():
         return False, [*problems, *([] if error else ["nothing was said, and there is no run"])]
-    if unread := _raised(lambda: rundir.read_run(run)):
+    if unread := raised(lambda: rundir.read_run(run)):
         return True, [*problems, unread.what]
     if error is None and not rundir.read_run(run)["notes"]:
         problems.append("nothing was said")
-    if rundir.read_run(run)["state"] != "finished" and (again := _raised(lambda: tiny.go_on(run))):
+    if rundir.read_run(run)["state"] != "finished" and (again := raised(lambda: tiny.go_on(run))):
         return True, [*problems, f"could not be resumed: {again}"]
     if tiny.digest(run) != whole:
         problems.append("the end is another one")
@@ -210,7 +210,7 @@ def _limited(run: Path, limit: int, whole: str) -> list[str]:
         with contextlib.suppress(BaseException):
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
             with written(run) as last:
-                error = _raised(lambda: tiny.begin(run, tiny.recipe(STEPS)))
+                error = raised(lambda: tiny.begin(run, tiny.recipe(STEPS)))
             os.write(tell, json.dumps({"what": str(error) if error else "", "last": last}).encode())
             status = error.exit_code if error else 0
         os._exit(status)

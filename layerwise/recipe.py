@@ -130,6 +130,9 @@ class Recipe:
     label_smoothing: float = _field("part of the target that is spread over all classes", least=0, below=1)
     ema: float = _field("decay per step of the averaged weights; 0: none", least=0, below=1)
     clip_norm: float = _field("largest norm of the gradient; 0: not clipped", least=0)
+    non_finite: str = _field("what a number that is not finite does; skip: its batch is left out, and where the state "
+                             "itself has one it goes back to the last checkpoint", "stop", "skip",
+                             formerly="stop")  # fmt: skip
     # selection and test
     select: str = _field("weights that are kept: of the last step, or of the lowest validation error", "last", "best")
     protocol: str = _field("protocol of the test at the end", "single", "mirror", "centre", "ten-crop", "multi-scale")

@@ -29,7 +29,7 @@ from layerwise.recipe import Recipe, check
 from layerwise.signals import Signals
 from layerwise.training import transfer
 from layerwise.training.average import Average
-from layerwise.training.failure import stop_before_step
+from layerwise.training.failure import AGAIN, LEAVE, TAKE, judged, sound
 from layerwise.training.graphs import passed
 from layerwise.training.memory import watched
 from layerwise.training.optimiser import clip_gradients, keep_frozen_statistics, set_rate, unfreeze
@@ -182,6 +182,8 @@ def loop(training: Training, signals: Signals, options: RunOptions) -> int:
     """
     recipe, position, schedule, world = training.recipe, training.position, training.schedule, training.world
     saved = time.monotonic()
+    if recipe.non_finite == "skip" and not position.step:
+        world.from_first(lambda: save(training))  # what it may go back to
     while not schedule.finished(position.samples):
         order = epoch_order(training.train, recipe, position.epoch)
         sizes = [len(part) for part in epoch_batches(order, recipe.batch_size)]
@@ -197,24 +199,26 @@ def loop(training: Training, signals: Signals, options: RunOptions) -> int:
             set_rate(training.optimiser, rate)
             own = [world.rank] if world.rank else []
             torch.manual_seed(derived_seed(recipe.seed, "step", position.step, *own))  # dropout's masks
-            sums = gradients(training, batch)
-            if not (math.isfinite(sums["loss"]) and math.isfinite(sums["norm"])):
-                _stop_before_step(training, batch, sums)
-            training.optimiser.step()
-            if training.average:
-                training.average.update(training.model)
-
+            sums = {} if position.step in position.left_out else gradients(training, batch)
+            verdict = judged(training, batch, sums) if sums else LEAVE
+            if verdict == AGAIN:
+                break
+            if verdict == TAKE:
+                training.optimiser.step()
+                if training.average:
+                    training.average.update(training.model)
             before = training.progress
             position.samples += sizes[position.batch]
             position.batch += 1
             position.step += 1
-            position.unread += int(sums["unread"])
-            position.window_loss += sums["loss"]
-            position.window_errors += int(sums["errors"])
-            position.window_samples += int(sums["samples"])
-            if recipe.mixup == 0:
-                schedule.observe_training_error(position.samples, sums["errors"] / max(1, sums["samples"]))
-            images += int(sums["samples"])
+            if verdict == TAKE:
+                position.unread += int(sums["unread"])
+                position.window_loss += sums["loss"]
+                position.window_errors += int(sums["errors"])
+                position.window_samples += int(sums["samples"])
+                if recipe.mixup == 0:
+                    schedule.observe_training_error(position.samples, sums["errors"] / max(1, sums["samples"]))
+                images += int(sums["samples"])
             ended = schedule.finished(position.samples)
             if position.batch % every == 0 or position.batch == len(sizes) or ended:
                 error = _write_line(training, rate)
@@ -231,14 +235,17 @@ def loop(training: Training, signals: Signals, options: RunOptions) -> int:
                 keep_frozen_statistics(training.model, recipe)
             stop, due = world.add(signals.received is not None, time.monotonic() - saved > recipe.checkpoint_seconds)
             if ended or stop or due:
+                if not sound(training):
+                    break
                 world.from_first(lambda: save(training))
                 saved = time.monotonic()
             if ended or stop:
                 _write_speed(training, started, images, waited)
                 return int(max(world.exchange(signals.received or 0)))
-        position.epoch += 1
-        position.batch = 0
-        _write_speed(training, started, images, waited)
+        else:
+            position.epoch, position.batch = position.epoch + 1, 0
+            _write_speed(training, started, images, waited)
+        position = training.position  # another one, where it went back
     return 0
 
 
@@ -301,13 +308,6 @@ def gradients(training: Training, batch: dict[str, Any]) -> dict[str, float]:
         position.micro_batch = math.ceil(min(position.micro_batch, max(world.exchange(count))) / 2)
         note(training, f"memory ran out: from step {position.step} on micro-batches of {position.micro_batch}; "
                        "batch normalisation takes its statistics over those")
-
-
-def _stop_before_step(training: Training, batch: dict[str, Any], sums: dict[str, float]) -> None:
-    """Ends the training on all processes; the first one names the pictures of the whole batch."""
-    rows = [row for part in training.world.exchange(batch["index"].tolist()) for row in part]
-    named = batch | {"index": torch.tensor(rows)}
-    training.world.from_first(lambda: stop_before_step(training, named, sums["loss"], sums["norm"]))
 
 
 def _to_device(training: Training, batch: dict[str, Any], part: slice) -> dict[str, Tensor]:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from layerwise import rundir, train
+from faults import numbers, tiny
+from layerwise import checkpoint, rundir, train
 from layerwise.errors import ToleranceError
 from layerwise.jobs.recipe_choice import for_training
 from layerwise.recipe import Recipe, changed
@@ -17,6 +18,7 @@ from layerwise.recipes.presets import preset
 from layerwise.tasks.classify import Classify
 from layerwise.train import RunOptions
 from layerwise.training import failure
+from layerwise.training.optimiser import optimiser_tensors
 
 QUICK = ["network=lenet5", "resize=squash", "input_size=32", "threads=1", "precision=fp32", "unit=iterations",
          "duration=12", "evaluate_every=12", "schedule=constant", "warmup=none", "warmup_length=0", "batch_size=48",
@@ -91,7 +93,7 @@ def test_sound_weights_go_on_with_a_lower_rate(tmp_path: Path, monkeypatch: pyte
 def test_asking_changes_nothing_and_each_reason_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[str] = []
 
-    def look(training: train.Training, batch: dict, loss: float, norm: float) -> None:
+    def look(training: train.Training, rows: list[int], loss: float, norm: float) -> None:
         before = {name: value.clone() for name, value in training.model.state_dict().items()}
         seen.append(failure.ruined(training, [0, 1]))
         assert all(torch.equal(value, before[name]) for name, value in training.model.state_dict().items())
@@ -117,10 +119,126 @@ def test_asking_changes_nothing_and_each_reason_is_seen(tmp_path: Path, monkeypa
         return found | {"loss": found["loss"] * (math.nan if calls[0] == 3 else 1)}
 
     monkeypatch.setattr(Classify, "loss", poisoned)
-    monkeypatch.setattr(train, "stop_before_step", look)
+    monkeypatch.setattr(failure, "stop_before_step", look)
     with pytest.raises(ToleranceError, match="stop"):
         run(recipe("network=resnet20", "resize=none", "input_size=8", "learning_rate=0.01"), tmp_path / "run")
     assert seen[0] == ""
     assert "their momentum would carry them away" in seen[1]
     assert "they are ruined: their loss on other pictures is" in seen[2]
     assert seen[3] == "not all of them are finite numbers"
+
+
+def a_tensor(training: train.Training, name: str) -> torch.Tensor:
+    """The first tensor of a part of the state."""
+    parts = {"weights": training.model.state_dict(), "optimiser": optimiser_tensors(training.optimiser),
+             "average": training.average.state_tensors() if training.average else {}}
+    return next(iter(parts[name].values()))
+
+
+@pytest.mark.parametrize("part", ["weights", "optimiser", "average"])
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+def test_each_part_of_the_state_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str,
+                                             number: float) -> None:
+    found: list[str] = []
+
+    def look(training: train.Training, *_: object) -> str:
+        if training.position.step == 1:
+            found.append(failure.first_non_finite(training))
+            a_tensor(training, part).view(-1)[-1] = number
+            found.append(failure.first_non_finite(training))
+            raise ToleranceError("seen")
+        return failure.TAKE
+
+    monkeypatch.setattr(train, "judged", look)
+    with tiny.tiny(), pytest.raises(ToleranceError, match="seen"):
+        tiny.begin(tmp_path / "run", tiny.recipe())
+    assert found[0] == ""
+    assert found[1].startswith(f"{part}/")
+
+
+def spoil(monkeypatch: pytest.MonkeyPatch, *steps: int) -> None:
+    """A weight becomes NaN whenever one of these steps begins: its cause does not go away."""
+    gradients = train.gradients
+
+    def spoilt(training: train.Training, batch: dict) -> dict:
+        if training.position.step in steps:
+            with torch.no_grad():
+                next(training.model.parameters()).view(-1)[0] = math.nan
+        return gradients(training, batch)
+
+    monkeypatch.setattr(train, "gradients", spoilt)
+
+
+def test_what_does_not_go_away_stops_and_leaves_the_last_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil(monkeypatch, 3)
+    with tiny.tiny(), pytest.raises(ToleranceError, match="Too many steps had to be left out") as error:
+        tiny.begin(tmp_path / "run", tiny.recipe("non_finite=skip"))
+    assert "is not finite, so nothing was saved; the last checkpoint stands" in error.value.why
+    assert error.value.mend.startswith("Go on with a lower rate: layerwise resume")
+    newest, problems = checkpoint.newest(tmp_path / "run" / "checkpoints")
+    assert newest is not None
+    assert problems == ()
+    assert all(bool(torch.isfinite(one).all()) for one in newest.tensors.values())
+    notes = rundir.read_run(tmp_path / "run")["notes"]
+    assert any("step 3: weights/features.conv1.weight had a number that is not finite; went back to step 3" in text
+               for text in notes)
+
+
+def test_an_update_that_spoils_the_state_again_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The update of step 2 makes a NaN each time it is made: the second time its batch is left out."""
+    step = torch.optim.SGD.step
+    at: list[train.Training] = []
+    gradients = train.gradients
+
+    def noted(training: train.Training, batch: dict) -> dict:
+        at[:] = [training]
+        return gradients(training, batch)
+
+    def overflowing(optimiser: torch.optim.SGD, *arguments: object) -> object:
+        made = step(optimiser, *arguments)
+        if at[0].position.step == 2:
+            with torch.no_grad():
+                next(at[0].model.parameters()).view(-1)[0] = math.inf
+        return made
+
+    monkeypatch.setattr(train, "gradients", noted)
+    monkeypatch.setattr(torch.optim.SGD, "step", overflowing)
+    with tiny.tiny():
+        done = tiny.begin(tmp_path / "run", tiny.recipe("non_finite=skip", "checkpoint_seconds=3600"))
+        notes = rundir.read_run(done)["notes"]
+        assert any("step 3: weights/" in text and "went back to step 0 and left step 2 out" in text for text in notes)
+        monkeypatch.undo()
+        with numbers.without(2):
+            assert tiny.digest(done) == tiny.digest(tiny.begin(tmp_path / "clean", tiny.recipe()))
+
+
+def test_the_last_update_is_looked_at_before_it_is_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    step = torch.optim.SGD.step
+    made = [0]
+
+    def overflowing(optimiser: torch.optim.SGD, *arguments: object) -> object:
+        made[0] += 1
+        done = step(optimiser, *arguments)
+        if made[0] == 8:
+            with torch.no_grad():
+                optimiser.param_groups[0]["params"][0].view(-1)[0] = math.inf
+        return done
+
+    monkeypatch.setattr(torch.optim.SGD, "step", overflowing)
+    with tiny.tiny():
+        done = tiny.begin(tmp_path / "run", tiny.recipe("non_finite=skip", "checkpoint_seconds=3600"))
+        assert any("went back to step 0" in text for text in rundir.read_run(done)["notes"])
+        assert tiny.digest(done) == tiny.digest(tiny.begin(tmp_path / "clean", tiny.recipe()))
+
+
+def test_with_stop_weights_that_are_not_finite_are_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spoil(monkeypatch, 3)
+    with tiny.tiny():
+        with pytest.raises(ToleranceError, match="the step was not taken") as error:
+            tiny.begin(tmp_path / "run", tiny.recipe())
+        assert "so nothing was saved; the last checkpoint stands" in error.value.why
+        monkeypatch.undo()
+        tiny.go_on(tmp_path / "run")
+        assert tiny.digest(tmp_path / "run") == tiny.digest(tiny.begin(tmp_path / "clean", tiny.recipe()))

@@ -110,6 +110,7 @@ FIELDS: Mapping[str, Effect] = {
     "label_smoothing": Effect(0.4, f"{TRICKS}, table 6; 0.3 in {INCEPTION}"),
     "ema": Effect(0.3, PRIMITIVES),
     "clip_norm": judged(0.2, "decides only where gradients are large"),
+    "non_finite": judged(0.1, "a few batches left out"),
     "select": judged(0.3, "the best of many looks at the validation error is a little lucky"),
     "protocol": Effect(1.9, f"the ResNet authors' README and {RESNET}, table 3: ResNet-50, one crop and ten"),
     "device": _MACHINE,

@@ -75,6 +75,7 @@ _FAST = Recipe(
     label_smoothing=0,
     ema=0,
     clip_norm=0,
+    non_finite="stop",
     select="last",
     protocol="mirror",
     device="auto",

@@ -25,7 +25,7 @@ RECIPE_PARTS = {
                 "warmup_length warmup_rate warmup_error",
     "Optimiser": "optimiser learning_rate reference_batch batch_size micro_batch virtual_workers momentum nesterov "
                  "velocity beta2 epsilon weight_decay weight_decay_on loss auxiliary_weight label_smoothing ema "
-                 "clip_norm",
+                 "clip_norm non_finite",
     "Selection and test": "select protocol",
     "Machine": "device precision memory_format recompute compile threads deterministic checkpoint_seconds",
 }

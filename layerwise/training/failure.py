@@ -1,53 +1,163 @@
-"""A non-finite loss or gradient: the step is not taken, the state before it saved, the pictures named."""
+"""A number that is not finite: the step is not taken, the pictures are named; it stops, or goes on without them.
+
+With non_finite=stop the state before the step is saved and the training ends. With non_finite=skip a batch whose loss
+or gradient is not finite is left out. Where the state itself (weights, running statistics, averages, momentum) has such
+a number no batch of now is to blame: the training goes back to its last checkpoint. Where that happens at the same
+step again, the update before it did it, and that batch is left out too.
+"""
 
 from __future__ import annotations
 
 import math
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 import torch
 
-from layerwise import rundir
+from layerwise import checkpoint, rundir
 from layerwise.data.loader import plain_batches
 from layerwise.errors import ToleranceError
 from layerwise.randomness import derived_seed
-from layerwise.training.optimiser import optimiser_tensors
-from layerwise.training.state import Training, save
+from layerwise.training.optimiser import freeze, optimiser_tensors
+from layerwise.training.state import Training, note, restore, save
 
+TAKE, LEAVE, AGAIN = "take", "leave", "again"
+MOST, FEW = 0.01, 3  # the part of a training's steps that may be recovered from, and what is always allowed
+_OFTEN = "Too many steps had to be left out or gone back from."
 LOWER = 10  # what the rate is divided by in the advice
 ASKED = 64
 FAR_ABOVE = 5  # times the loss of a guess
 
 
-def stop_before_step(training: Training, batch: dict[str, Any], loss: float, norm: float) -> NoReturn:
-    """Saves the state before the step with a bundle that names the batch's pictures, and raises ToleranceError."""
+def judged(training: Training, batch: dict[str, Any], sums: dict[str, float]) -> str:
+    """What is done with a step whose gradients are there: TAKE it, LEAVE its batch out, or begin AGAIN further back.
+
+    Raises ToleranceError where the recipe says stop, or where more than 1 % of the steps (and more than 3) had to be
+    recovered from.
+    """
+    finite = math.isfinite(sums["loss"]) and math.isfinite(sums["norm"])
+    skips, world = training.recipe.non_finite == "skip", training.world
+    place = next((name for name in world.exchange(first_non_finite(training)) if name), "") if skips else ""
+    if finite and not place:
+        return TAKE
+    rows = [row for part in world.exchange(batch["index"].tolist()) for row in part]
+    loss, norm = sums["loss"], sums["norm"]
+    if not skips or _recovered(training) >= _most(training):
+        world.from_first(lambda: stop_before_step(training, rows, loss, norm))
+    world.from_first(lambda: write_bundle(training, rows, loss, norm, place))
+    if place:
+        _go_back(training, place)
+        return AGAIN
     position = training.position
-    rows = [int(index) for index in batch["index"]]
-    names = [training.train.ids[row] for row in rows]
+    position.left_out = [*position.left_out, position.step]
+    note(training, f"step {position.step}: left out, the loss is {loss}, the gradient's norm {norm}; its pictures are "
+                   f"named in failures/step-{position.step}/failure.json")
+    world.from_first(lambda: save(training))
+    return LEAVE
+
+
+def sound(training: Training) -> bool:
+    """Whether all of a state that is about to be saved is finite; with non_finite=skip it goes back where it is not."""
+    if training.recipe.non_finite != "skip":
+        return True
+    place = next((name for name in training.world.exchange(first_non_finite(training)) if name), "")
+    if place:
+        if _recovered(training) >= _most(training):
+            raise ToleranceError(f"step {training.position.step}: {place} is not finite, and it was gone back often",
+                                 f"The last checkpoint stands; {_OFTEN}", "Start anew with a lower learning_rate.")
+        _go_back(training, place)
+    return not place
+
+
+def first_non_finite(training: Training) -> str:
+    """The name of the first tensor of the state that has a number that is not finite, "" where all are."""
+    state = {f"weights/{name}": tensor for name, tensor in training.model.state_dict().items()}
+    state |= {f"optimiser/{name}": tensor for name, tensor in optimiser_tensors(training.optimiser).items()}
+    if training.average:
+        state |= {f"average/{name}": tensor for name, tensor in training.average.state_tensors().items()}
+    state = {name: tensor for name, tensor in state.items() if tensor.is_floating_point() and tensor.numel()}
+    largest = torch._foreach_norm(list(state.values()), math.inf)
+    finite = torch.isfinite(torch.stack([one.float().to(training.device) for one in largest])).tolist()
+    return next((name for name, each in zip(state, finite, strict=True) if not each), "")
+
+
+def _recovered(training: Training) -> int:
+    return len(training.position.left_out) + len(training.position.went_back)
+
+
+def _most(training: Training) -> int:
+    schedule = training.schedule
+    return max(FEW, int(MOST * schedule.steps_at(schedule.total_samples)))
+
+
+def _go_back(training: Training, place: str) -> None:
+    """Puts the newest checkpoint's state into the training, on all processes; what was recovered from is kept."""
+    before, notes = training.position, training.notes
+    generation, problems = checkpoint.newest(training.run / rundir.CHECKPOINTS)
+    if generation is None:
+        raise ToleranceError(f"step {before.step}: {place} is not finite, and there is no checkpoint to go back to",
+                             "; ".join(problems), "Start the training again under a new name.")
+    if training.recipe.unfreeze_at:
+        freeze(training.model, training.recipe)
+    restore(training, generation)
+    position = training.position
+    again = before.step in before.went_back and before.step > position.step
+    position.left_out = [*before.left_out, *([before.step - 1] if again else [])]
+    position.went_back = [*before.went_back, before.step]
+    position.micro_batch = before.micro_batch
+    for text in notes:
+        note(training, text)
+    note(training, f"step {before.step}: {place} had a number that is not finite; went back to step {position.step}"
+                   + (f" and left step {before.step - 1} out" if again else ""))
+
+
+def write_bundle(training: Training, rows: Sequence[int], loss: float, norm: float, place: str = "") -> Path:
+    """Writes what `layerwise replay` shows of a failure: the step, its pictures, and the first non-finite number.
+
+    Returns failures/step-N in the run.
+    """
+    position = training.position
     bundle = training.run / "failures" / f"step-{position.step}"
     bundle.mkdir(parents=True, exist_ok=True)
     layer = next((name for name, parameter in training.model.named_parameters()
                   if parameter.grad is not None and not bool(torch.isfinite(parameter.grad).all())), None)
     rundir.write_json(bundle / "failure.json", {
         "step": position.step, "epoch": position.epoch, "batch": position.batch, "loss": str(loss),
-        "gradient_norm": str(norm), "first_non_finite_gradient": layer, "pictures": names, "indices": rows,
+        "gradient_norm": str(norm), "first_non_finite_gradient": layer, "first_non_finite_state": place or None,
+        "pictures": [training.train.ids[row] for row in rows], "indices": list(rows),
         "learning_rate": training.schedule.rate(position.samples), "recipe": training.recipe.hash,
         "dropout_seed": derived_seed(training.recipe.seed, "step", position.step),
     })
+    return bundle
+
+
+def stop_before_step(training: Training, rows: Sequence[int], loss: float, norm: float) -> NoReturn:
+    """Saves the state before the step, where it is finite, with a bundle that names the batch's pictures.
+
+    Raises ToleranceError.
+    """
+    place = first_non_finite(training)
+    bundle = write_bundle(training, rows, loss, norm, place)
     reason = ruined(training, rows)
-    save(training)
-    recipe = training.recipe
+    kept = checkpoint.newest(training.run / rundir.CHECKPOINTS)[0] if place else None
+    if not place:
+        save(training)
+    recipe, often = training.recipe, _recovered(training) > 0
     settings = f"--set learning_rate={recipe.learning_rate / LOWER:g}" + (
         " --set precision=fp32" if recipe.precision != "fp32" else "")
     saved = f"The weights before it are saved{f', but {reason}' if reason else ''}"
+    if place:
+        saved = f"{place} is not finite, so nothing was saved" + ("; the last checkpoint stands" if kept else "")
+    anew = bool(reason) and kept is None
     raise ToleranceError(
-        f"step {position.step}: the loss is {loss}, the gradient's norm {norm}; the step was not taken",
-        f"{saved}; the batch's {len(names)} pictures are named in {bundle}/failure.json, the first is {names[0]!r}.",
+        f"step {training.position.step}: the loss is {loss}, the gradient's norm {norm}; the step was not taken",
+        f"{_OFTEN + ' ' if often else ''}{saved}; the batch's {len(rows)} pictures are named in "
+        f"{bundle}/failure.json, the first is {training.train.ids[rows[0]]!r}.",
         f"Start anew with a lower rate: layerwise train {shlex.quote(recipe.network)} {shlex.quote(recipe.data)} "
-        f"--recipe {shlex.quote(str(training.run))} {settings}" if reason else
+        f"--recipe {shlex.quote(str(training.run))} {settings}" if anew else
         f"Go on with a lower rate: layerwise resume {shlex.quote(str(training.run))} {settings}",
     )
 

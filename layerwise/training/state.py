@@ -58,7 +58,8 @@ class Position:
     """Where a training is, and what it has summed up since the last line of its record. All of it is JSON.
 
     `batch` counts within the epoch; `samples` counts pictures since the start. `window_errors` is None where errors
-    are not counted (mixed pictures have two labels).
+    are not counted (mixed pictures have two labels). `left_out` are the steps whose batch was not learned from, and
+    `went_back` those at which the state had a number that was not finite (recipe: non_finite=skip).
     """
 
     epoch: int = 0
@@ -73,6 +74,8 @@ class Position:
     metrics_bytes: int = 0
     micro_batch: int = 0
     unread: int = 0
+    left_out: list[int] = field(default_factory=list)
+    went_back: list[int] = field(default_factory=list)
 
 
 @dataclass
