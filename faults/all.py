@@ -24,14 +24,19 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from faults import (  # noqa: E402  after the path, so that the file runs as a script
+    accounts,
+    bombs,
     calls,
     checkpoints,
+    files,
+    folders,
     kills,
     loading,
     mutated,
     numbers,
     pictures,
     processes,
+    scenes,
 )
 from faults.goal import Control, Goal, Outcome  # noqa: E402
 from layerwise import hardware  # noqa: E402
@@ -39,7 +44,8 @@ from layerwise import hardware  # noqa: E402
 GOALS: tuple[Goal, ...] = (
     *kills.GOALS,
     *checkpoints.GOALS, *calls.GOALS, *numbers.GOALS,
-    *pictures.GOALS, *loading.GOALS, *mutated.GOALS,
+    *pictures.GOALS, *accounts.GOALS, *bombs.GOALS, *scenes.GOALS, *folders.GOALS,
+    *loading.GOALS, *mutated.GOALS, *files.GOALS,
     *processes.GOALS,
 )
 # Goals that RELIABILITY has and nothing here tries, and why.

@@ -7,6 +7,8 @@ import http.server
 import multiprocessing
 import re
 import threading
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -185,6 +187,16 @@ def test_a_wrong_range_is_not_pasted_in(tmp_path: Path, server: tuple[str, Scrip
     with pytest.raises(ConnectionError, match="the server sent bytes 0-"):
         fetch_file(url, tmp_path / "file.bin", SHA256, len(GOOD))
     assert not (tmp_path / "file.bin").exists()
+
+
+@pytest.mark.parametrize("place", ["file:///etc/passwd", "ftp://example.org/x", "http://example.org/x",
+                                   "https://169.254.169.254/x", "https://10.0.0.1/x", "https://[::1]/x"])
+def test_a_server_cannot_send_us_to_a_file_or_a_machine_nearby(place: str) -> None:
+    request = urllib.request.Request("https://example.org/a")
+    follow = resumable._Redirects().redirect_request
+    with pytest.raises(urllib.error.HTTPError, match="it sends us on to"):
+        follow(request, None, 302, "Found", {}, place)
+    assert follow(request, None, 302, "Found", {}, "https://example.com/b").full_url == "https://example.com/b"
 
 
 def test_the_digest_decides(tmp_path: Path, server: tuple[str, Script], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -288,6 +289,33 @@ def test_a_tiff_whose_rows_are_not_all_there_is_refused() -> None:
         data.index(struct.pack("<HHI", 0x0101, 3, 1)) + 8)
     with pytest.raises(InputError, match="rows of the TIFF have no strip"):
         open_image(data[:at] + struct.pack("<H", 300) + data[at + 2 :], RULES)
+
+
+@pytest.mark.parametrize(("form", "plant", "message"), [
+    ("JPEG", lambda data: data[:2] + b"\xff\xfe\0\x04ab" * 1_001 + data[2:], "more than 1,000 segments"),
+    ("JPEG", lambda data: data[:-2] + data[data.rindex(b"\xff\xda") : -2] * 101 + data[-2:], "more than 100 scans"),
+    ("PNG", lambda data: data[:33] + (b"\0\0\0\0tEXt" + zlib.crc32(b"tEXt").to_bytes(4, "big")) * 1_001 + data[33:],
+     "more than 1,000 chunks"),
+    ("GIF", lambda data: data[: data.index(b",")] + b"!\xfe\x01a\0" * 5_001 + data[data.index(b",") :],
+     "more than 5,000 blocks before its first frame"),
+    ("TIFF", lambda data: data[:8] + b"\xff\xff" + data[10:], "a directory of 65,535 entries"),
+    ("TIFF", lambda data: data[:7], "the TIFF has no directory"),
+    ("BMP", lambda data: data[:30] + b"\1" + data[31:] + bytes(70_000), "a BMP of run lengths above 65,536 bytes"),
+])
+def test_a_picture_of_too_many_parts_is_refused(form: str, plant: Callable[[bytes], bytes], message: str) -> None:
+    data = encoded(Image.fromarray(COLOUR), form)
+    open_image(data, RULES)  # the control
+    with pytest.raises(InputError, match=message):
+        open_image(plant(data), RULES)
+
+
+def test_texts_and_profiles_of_a_png_are_left_unread() -> None:
+    large = zlib.compress(bytes(50 << 20))
+    data = encoded(Image.fromarray(COLOUR), "PNG")
+    for kind in (b"zTXt", b"iCCP"):
+        content = kind + b"a\0\0" + large
+        chunk = struct.pack(">I", len(content) - 4) + content + struct.pack(">I", zlib.crc32(content))
+        np.testing.assert_array_equal(open_image(data[:33] + chunk + data[33:], RULES)[0], COLOUR)
 
 
 def test_byte_cap(tmp_path: Path) -> None:

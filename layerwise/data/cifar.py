@@ -7,7 +7,6 @@ rows of 32 for red, then green, then blue. The archive is read in place: nothing
 from __future__ import annotations
 
 import tarfile
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from layerwise.data.download import REMOTES, fetch, search_folders
 from layerwise.data.source import DataSet, Samples
+from layerwise.data.tars import regular
 from layerwise.errors import InputError
 
 PIXELS = 3072
@@ -80,9 +80,9 @@ def read_archive(path: Path, parts: list[str]) -> dict[str, bytes]:
     found: dict[str, bytes] = {}
     try:
         with tarfile.open(path, "r:*") as archive:
-            for member in archive:
+            for member in regular(archive):
                 name = member.name.rsplit("/", 1)[-1]
-                if name not in parts or not member.isreg():
+                if name not in parts:
                     continue
                 if member.size > MAX_BYTES or name in found:
                     raise InputError(
@@ -93,7 +93,9 @@ def read_archive(path: Path, parts: list[str]) -> dict[str, bytes]:
                 stream = archive.extractfile(member)
                 assert stream is not None
                 found[name] = stream.read()
-    except (tarfile.TarError, OSError, EOFError, zlib.error) as problem:
+    except InputError:
+        raise
+    except Exception as problem:  # a damaged or hostile archive may end in any
         raise InputError(
             f"{str(path)!r} can't be read: {problem}", "It is damaged or truncated.", "Delete it and fetch it again."
         ) from None

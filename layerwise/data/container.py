@@ -15,6 +15,9 @@ EXTENSIONS = {
     ".bmp": "BMP", ".dib": "BMP", ".tif": "TIFF", ".tiff": "TIFF", ".gif": "GIF",
 }  # fmt: skip
 SNIFFED = 64  # bytes that `identify` needs
+PARTS, SCANS = 1_000, 100  # segments, chunks, entries; scans of one JPEG: more are there to cost time
+RUNS = 1 << 16  # bytes of a BMP of run lengths, for which the decoder has a step of Python's each
+_TEXTS_OF_PNG = (b"tEXt", b"zTXt", b"iTXt", b"iCCP")
 FREE, RATIO = 1 << 24, 250  # unpacked bytes that any file may have, and how many times its own it may have above that
 
 _BMP_HEADERS = (12, 16, 40, 52, 56, 64, 108, 124)
@@ -75,18 +78,29 @@ def damage(data: bytes, container: str) -> str:
     """Why the container is not whole ("truncated: ..."), or "" where nothing is found.
 
     PNG: every chunk's checksum, and the closing chunk. JPEG: the end marker behind the start of the pixels. WebP and
-    BMP: the length that the header states. GIF and TIFF have nothing to check short of decoding.
+    BMP: the length that the header states. GIF and TIFF have nothing to check short of decoding. In all: not more
+    parts than a picture has, which would take a decoder's time.
     """
     if container == "PNG":
         return _png_damage(data)
+    if container == "TIFF":
+        return _tiff_damage(data)
+    if container == "GIF":
+        return _gif_damage(data)
     if container == "JPEG":
         start = _jpeg_scan(data)
+        if start == -2:
+            return f"no picture: more than {PARTS:,} segments before its pixels"
+        if start >= 0 and too_many_scans(data):
+            return f"no picture: more than {SCANS} scans"
         return "" if 0 <= start < data.find(b"\xff\xd9", start) else "truncated: the JPEG has no end marker"
     stated = 0
     if container == "WebP":
         stated = 8 + struct.unpack_from("<I", data, 4)[0] if len(data) >= 8 else 12
     if container == "BMP":
         stated = struct.unpack_from("<I", data, 2)[0]
+        if len(data) > RUNS and data[30:34] in (b"\1\0\0\0", b"\2\0\0\0"):
+            return f"a BMP of run lengths above {RUNS:,} bytes, which takes too long to decode: save it as PNG"
     return f"truncated at {len(data):,} of {stated:,} bytes" if len(data) < stated else ""
 
 
@@ -99,18 +113,53 @@ def is_bomb(unpacked: float, length: int) -> bool:
 
 
 def _jpeg_scan(data: bytes) -> int:
-    """Where the JPEG's first scan starts, or -1; thumbnails inside of segments are passed over."""
+    """Where the JPEG's first scan starts, or -1, or -2; thumbnails inside of segments are passed over."""
     position = 2
-    while position + 4 <= len(data) and data[position] == 0xFF:
+    for _ in range(PARTS):
+        if position + 4 > len(data) or data[position] != 0xFF:
+            return -1
         if data[position + 1] == 0xDA:
             return position
         filler = data[position + 1] == 0xFF
         position += 1 if filler else 2 + int.from_bytes(data[position + 2 : position + 4], "big")
-    return -1
+    return -2
+
+
+def too_many_scans(jpeg: bytes) -> bool:
+    """Whether a JPEG has so many scans that each refines what hardly anybody sees; a marker can't be in the pixels."""
+    return jpeg.count(b"\xff\xda") > SCANS
+
+
+def _tiff_damage(data: bytes) -> str:
+    order, big = ("<" if data[:2] == b"II" else ">"), 43 in data[2:4]
+    try:
+        (start,) = struct.unpack_from(order + ("Q" if big else "I"), data, 8 if big else 4)
+        (count,) = struct.unpack_from(order + ("Q" if big else "H"), data, start)
+    except (struct.error, OverflowError):
+        return f"truncated at {len(data):,} bytes: the TIFF has no directory"
+    return f"no picture: a directory of {count:,} entries" if count > PARTS else ""
+
+
+def _gif_damage(data: bytes) -> str:
+    """More blocks than a comment needs before the first frame; what else is wrong there the decoder says."""
+    position = 13 + (3 << (data[10] & 7) + 1 if len(data) > 10 and data[10] & 128 else 0)
+    for _ in range(5 * PARTS):
+        block = data[position : position + 1]
+        if block == b"!":
+            position += 2
+        elif not block or block in b",;":
+            return ""
+        else:
+            position += 1
+            continue
+        while position < len(data) and data[position]:
+            position += 1 + data[position]
+        position += 1
+    return f"no picture: more than {5 * PARTS:,} blocks before its first frame"
 
 
 def _png_damage(data: bytes) -> str:
-    position = 8
+    position, others = 8, 0
     view = memoryview(data)
     while True:
         if position + 12 > len(data):
@@ -123,7 +172,23 @@ def _png_damage(data: bytes) -> str:
             return f"damaged: the checksum of the PNG's chunk {kind.decode('latin-1')!r} does not agree"
         if kind == b"IEND":
             return ""
+        others += kind != b"IDAT"
+        if others > PARTS:
+            return f"no picture: more than {PARTS:,} chunks beside its pixels"
         position = end
+
+
+def without_texts(png: bytes) -> bytes:
+    """The PNG, which is whole, without texts and colour profile: no pixel needs them, and they may unpack to much."""
+    if not any(kind in png for kind in _TEXTS_OF_PNG):
+        return png
+    kept, position = [png[:8]], 8
+    while position < len(png):
+        length, kind = struct.unpack_from(">I4s", png, position)
+        if kind not in _TEXTS_OF_PNG:
+            kept.append(png[position : position + 12 + length])
+        position = len(png) if kind == b"IEND" else position + 12 + length
+    return b"".join(kept)
 
 
 def png_header(data: bytes) -> tuple[int, int]:

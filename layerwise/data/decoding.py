@@ -190,8 +190,11 @@ def _header(data: bytes) -> Header | None:
 
     Pillow's reader of headers takes ten times as long, in which no other thread runs.
     """
-    position, frame, exif, height_at, straight = 2, (0, 0, 0), b"", 0, True
+    position, frame, exif, height_at, straight, segments = 2, (0, 0, 0), b"", 0, True, 0
     while data[position + 1] != SCAN:
+        segments += 1
+        if segments > container.PARTS:
+            return None
         kind, length = data[position + 1], data[position + 2] << 8 | data[position + 3]
         content = position + 4
         if data[position] != 0xFF or length < 2:
@@ -212,7 +215,10 @@ def _header(data: bytes) -> Header | None:
         position += 2 + length
     if data[position] != 0xFF or frame[2] not in (1, 3):
         return None
-    return Header(*frame, exif, height_at, straight and data[position + 4] == frame[2])
+    straight = straight and data[position + 4] == frame[2]
+    if not straight and container.too_many_scans(data):
+        return None
+    return Header(*frame, exif, height_at, straight)
 
 
 def _pixels(data: bytes, header: Header, needs: Needs, scratch: Scratch | None) -> Picture:

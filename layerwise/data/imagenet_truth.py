@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from layerwise.data.tars import regular
 from layerwise.errors import InputError
 
 SOLUTION = "LOC_val_solution.csv"
@@ -109,13 +110,13 @@ def _kit(archive: Path, wanted: Sequence[str]) -> dict[str, bytes]:
     found: dict[str, bytes] = {}
     try:
         with tarfile.open(archive) as kit:
-            for member in kit:
+            for member in regular(kit):
                 name = member.name.rsplit("/", 1)[-1]
-                if member.isreg() and name in wanted and member.size <= MOST:
+                if name in wanted and member.size <= MOST:
                     stream = kit.extractfile(member)
                     assert stream is not None
                     found[name] = stream.read()
-    except (tarfile.TarError, OSError, EOFError) as problem:
+    except Exception as problem:  # a damaged or hostile archive may end in any
         raise InputError(f"{str(archive)!r} is not a whole development kit: {problem}",
                          mend="Fetch it again.") from None
     return found

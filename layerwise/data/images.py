@@ -214,7 +214,8 @@ def _decode(data: bytes, form: str, rules: ImageRules) -> tuple[NDArray[np.uint8
                 "If it is what it says, save it smaller or less compressed.",
             )
         if isinstance(picture, TiffImagePlugin.TiffImageFile) and (
-            picture.tile and picture.tile[0][0] != "libtiff" and max(tile[1][3] for tile in picture.tile) < height
+            picture.tile and picture.tile[0][0] != "libtiff"
+            and max(tile[1][3] if tile[1] else height for tile in picture.tile) < height
         ):
             raise _RefusedError("is truncated: rows of the TIFF have no strip")
         turn = int(picture.tag_v2.get(0x0112, 1)) if isinstance(picture, TiffImagePlugin.TiffImageFile) else 0
@@ -247,6 +248,8 @@ def _decode(data: bytes, form: str, rules: ImageRules) -> tuple[NDArray[np.uint8
 
 def _open(data: bytes, form: str, steps: list[str]) -> ImageFile.ImageFile:
     opener = _OPENERS[form]
+    if form == "PNG":
+        data = container.without_texts(data)
     try:
         return opener(io.BytesIO(data))
     except UserWarning as warning:

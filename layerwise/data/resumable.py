@@ -9,12 +9,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import http.client
+import ipaddress
 import os
 import re
 import socket
 import ssl
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,6 +38,20 @@ class WrongFileError(Exception):
     def __init__(self, sha256: str, size: int) -> None:
         super().__init__(sha256)
         self.sha256, self.size = sha256, size
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows a server to another address of the web alone: not to a file, another protocol, or a machine nearby."""
+
+    def redirect_request(self, req, fp, code, msg, headers, newurl):  # type: ignore[no-untyped-def]
+        """The request for the new address; HTTPError where it is none that a published file has."""
+        old, new = urllib.parse.urlsplit(req.full_url), urllib.parse.urlsplit(newurl)
+        private = False
+        with contextlib.suppress(ValueError):  # a name, and no number
+            private = not ipaddress.ip_address(new.hostname or "").is_global
+        if new.scheme not in ("http", "https") or new.scheme < old.scheme or (private and new.hostname != old.hostname):
+            raise urllib.error.HTTPError(req.full_url, code, f"it sends us on to {newurl[:200]}", headers, fp)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 def fetch_file(url: str, target: Path, sha256: str, size: int) -> None:
@@ -85,7 +101,7 @@ def _complete(url: str, file: BinaryIO, size: int) -> None:
     for pause in (*PAUSES, None):
         try:
             return _continue(url, file, size)
-        except (OSError, http.client.HTTPException) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:  # ValueError: an address that is none
             if isinstance(error, urllib.error.HTTPError):
                 error.close()
             if pause is None or _lasting(error):
@@ -113,13 +129,13 @@ def _continue(url: str, file: BinaryIO, size: int) -> None:
     request = urllib.request.Request(url, headers={"User-Agent": AGENT, "Accept-Encoding": "identity"})
     if have:
         request.add_header("Range", f"bytes={have}-")
-    with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
+    with urllib.request.build_opener(_Redirects).open(request, timeout=TIMEOUT) as answer:
         if answer.status != 206 or not re.match(rf"bytes {have}-", answer.headers.get("Content-Range", "")):
             if answer.status == 206:
                 raise ConnectionError(f"the server sent {answer.headers.get('Content-Range')} for bytes {have}-")
             have = file.truncate(0)
         length = answer.headers.get("Content-Length")
-        promised = have + int(length) if length else 0
+        promised = have + int(length) if length and length.isdecimal() and len(length) < 20 else 0
         file.seek(have)
         # One byte more than there should be is enough to know that it is another file.
         while have <= size and (chunk := answer.read(min(CHUNK, size + 1 - have))):

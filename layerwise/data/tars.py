@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import tarfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -18,6 +19,7 @@ from layerwise.data.shards import recall, remember
 from layerwise.errors import InputError
 
 DEPTH = 2
+UNPACKED = 1 << 30  # bytes in a compressed archive of ours; to pass over a member is to unpack it
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +46,23 @@ def members(file: Path) -> list[Member]:
     try:
         with open(file, "rb") as stream:
             _walk(stream, 0, stamp[0], "", found)
-    except (tarfile.TarError, OSError, EOFError) as problem:
+    except Exception as problem:  # a damaged or hostile archive may end in any
         raise InputError(f"{str(file)!r} is not a whole, uncompressed tar: {problem}",
                          "Pictures are read in place, by their offsets.",
                          "Fetch it again; unpack it first where it is compressed.") from None
     remember(memory, stamp, [[one.name for one in found], [one.offset for one in found], [one.size for one in found]])
     return found
+
+
+def regular(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """The regular files of a compressed archive, one after the other; EOFError where it holds more than 1 GiB."""
+    total = 0
+    for member in archive:
+        total += max(0, member.size)
+        if total > UNPACKED:
+            raise EOFError(f"it unpacks to more than {UNPACKED:,} bytes")
+        if member.isreg() and not member.issparse():
+            yield member
 
 
 def _walk(stream: IO[bytes], start: int, size: int, prefix: str, found: list[Member]) -> None:
