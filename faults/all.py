@@ -33,7 +33,7 @@ from faults import (  # noqa: E402  after the path, so that the file runs as a s
     kills,
     loading,
     mutated,
-    numbers,
+    nonfinite,
     pictures,
     processes,
     scenes,
@@ -43,7 +43,7 @@ from layerwise import hardware  # noqa: E402
 
 GOALS: tuple[Goal, ...] = (
     *kills.GOALS,
-    *checkpoints.GOALS, *calls.GOALS, *numbers.GOALS,
+    *checkpoints.GOALS, *calls.GOALS, *nonfinite.GOALS,
     *pictures.GOALS, *accounts.GOALS, *bombs.GOALS, *scenes.GOALS, *folders.GOALS,
     *loading.GOALS, *mutated.GOALS, *files.GOALS,
     *processes.GOALS,

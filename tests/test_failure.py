@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from faults import numbers, tiny
+from faults import nonfinite, tiny
 from layerwise import checkpoint, rundir, train
 from layerwise.errors import ToleranceError
 from layerwise.jobs.recipe_choice import for_training
@@ -210,7 +210,7 @@ def test_an_update_that_spoils_the_state_again_is_left_out(tmp_path: Path, monke
         notes = rundir.read_run(done)["notes"]
         assert any("step 3: weights/" in text and "went back to step 0 and left step 2 out" in text for text in notes)
         monkeypatch.undo()
-        with numbers.without(2):
+        with nonfinite.without(2):
             assert tiny.digest(done) == tiny.digest(tiny.begin(tmp_path / "clean", tiny.recipe()))
 
 
