@@ -50,10 +50,15 @@ def large_rows(experiment: Experiment) -> tuple[str, ...]:
         counted(at_scale(recipe, "smoke", 0, experiment.small).network).parameters > LARGE for recipe in row.recipes))
 
 
-@pytest.mark.parametrize("name", NAMES)
+def small_rows(experiment: Experiment) -> tuple[str, ...]:
+    """The other rows; none where an experiment is of large networks alone."""
+    large = large_rows(experiment)
+    return tuple(slug for slug in experiment.rows if slug not in large)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if small_rows(find(name))])
 def test_every_row_runs_as_smoke(name: str, places: Places) -> None:
-    experiment = find(name)
-    runs_as_smoke(name, tuple(slug for slug in experiment.rows if slug not in large_rows(experiment)), places)
+    runs_as_smoke(name, small_rows(find(name)), places)
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if large_rows(find(name))])
@@ -64,8 +69,6 @@ def test_rows_of_large_networks_run_as_smoke(name: str, places: Places) -> None:
 
 
 def runs_as_smoke(name: str, rows: tuple[str, ...], places: Places) -> None:
-    if not rows:
-        return  # each row is one of large networks: the test below has them
     started = time.monotonic()
     while (done := reproduce(name, Ask("smoke", rows), places)).busy and time.monotonic() - started < LIMIT:
         time.sleep(0.1)

@@ -10,9 +10,9 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from layerwise.experiments import find
+from layerwise.experiments import find, judges
 from layerwise.experiments.experiment import Measured, Results, Subject
-from layerwise.experiments.resnet import footnote_4, footnote_5, judges, multi_scale, table_1, table_6, table_8
+from layerwise.experiments.resnet import footnote_4, footnote_5, multi_scale, table_1, table_6, table_8
 from layerwise.experiments.resnet.panels import COLOURS, depth, labelled
 from layerwise.models import resnet
 from layerwise.models.shapes import cost, stage_shapes

@@ -267,7 +267,7 @@ def test_the_command(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "another question" in seen.out
     assert "the same weights tested in other ways, on 16 pictures of the val split" in seen.out
     assert "not tested: protocol centre" in seen.err
-    assert "note: the row itself, against the paper: trained on 45,000 pictures" in seen.err
+    assert "note: the row itself, against the paper: 5,000 training pictures are held out" in seen.err
     assert main(["why", str(run), "--against", str(run), "--pictures", "0", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["gap"] == 0.0
 

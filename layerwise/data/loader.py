@@ -1,8 +1,9 @@
 """Batches for training and evaluation.
 
-Pictures in memory are augmented as whole batches in the calling thread: it takes about a millisecond, less than a
-hand-over is worth. Files (and pictures that are resampled one by one) are done by a pool of threads, a few batches
-ahead: decoding and resampling release the interpreter's lock. How many threads there are changes nothing but speed.
+Pictures in memory are augmented as whole batches when they are asked for: it takes about a millisecond, in the calling
+thread where that is shorter. Files (and pictures that are resampled one by one) are done by a pool of threads, a few
+batches ahead: decoding and resampling release the interpreter's lock. How many threads there are changes nothing but
+speed.
 """
 
 from __future__ import annotations
@@ -119,16 +120,29 @@ def shared_batches(
         return batch
 
     if samples.images is not None and whole_batches(recipe, preprocess):
-        memory, normalise = Batches(), Normaliser(preprocess)
-        augmented, count = in_parts(samples.images, recipe, preprocess), at_a_time(preprocess)
-        for number, (indices, keys) in enumerate(zip(batches, all_keys, strict=True)):
-            stack = memory.empty((len(indices), preprocess.size, preprocess.size, preprocess.channels))
-            draws = draw(recipe, epoch, keys)
-            for part in (slice(start, start + count) for start in range(0, len(indices), count)):
-                pictures = augmented(indices[part], Draws(draws.crop[part], draws.flip[part]))
-                normalise.batch(pictures, stack.numpy()[part])
-            yield finished(number, list(range(len(indices))), stack.permute(0, 3, 1, 2), [])
-            del stack  # so that its memory is free for the next batch, where whoever took it let it go
+        memory, normalise, own = Batches(), Normaliser(preprocess), threading.local()
+        images, parts = samples.images, -(-recipe.batch_size // at_a_time(preprocess))
+        count = -(-recipe.batch_size // parts)
+
+        def fill(indices: Indices, draws: Draws, rows: NDArray[np.float32]) -> None:
+            if not hasattr(own, "augmented"):  # a thread's own memory on the way
+                own.augmented = in_parts(images, recipe, preprocess)
+            normalise.batch(own.augmented(indices, draws), rows)
+
+        with ThreadPoolExecutor(min(parts, workers or worker_count()), "layerwise-augment") as pool:
+            for number, (indices, keys) in enumerate(zip(batches, all_keys, strict=True)):
+                stack = memory.empty((len(indices), preprocess.size, preprocess.size, preprocess.channels))
+                draws, rows = draw(recipe, epoch, keys), stack.numpy()
+                cuts = [slice(first, first + count) for first in range(0, len(indices), count)]
+                work = [(indices[cut], Draws(draws.crop[cut], draws.flip[cut]), rows[cut]) for cut in cuts]
+                # The last part in this thread, which is all where there is one; each takes longer than a hand-over.
+                handed = [pool.submit(fill, *one) for one in work[:-1]]
+                if work:
+                    fill(*work[-1])
+                for one in handed:
+                    one.result()
+                yield finished(number, list(range(len(indices))), stack.permute(0, 3, 1, 2), [])
+                del stack, rows, work  # so that its memory is free for the next batch, where whoever took it let it go
         return
 
     def prepare(batch: int) -> Callable[[int, Scratch], Picture]:

@@ -16,6 +16,7 @@ from dataclasses import replace
 
 from layerwise.experiments.alexnet import protocols
 from layerwise.experiments.experiment import Claim, Row, Value, less
+from layerwise.experiments.judges import at_least_points
 from layerwise.recipe import Recipe
 
 TITLE = "AlexNet, section 4.1: colour augmentation"
@@ -25,7 +26,7 @@ PAPER: dict[str, dict[str, Value]] = {"with": {"error": 37.5, "top5_error": 17.0
 COLUMNS = ("error", "top5_error", "training_error")
 CLAIMS = {
     "lowers-error": Claim("It lowers the top-1 error (section 4.1).", less("with", "without")),
-    "one-point": Claim("By over 1 point of top-1 error.", protocols.at_least_points("with", "without", 1.0)),
+    "one-point": Claim("By over 1 point of top-1 error.", at_least_points("with", "without", 1.0, protocols.SEEN)),
 }
 
 

@@ -26,6 +26,7 @@ from matplotlib.figure import Figure
 from layerwise import rundir
 from layerwise.experiments.alexnet import protocols
 from layerwise.experiments.experiment import Claim, Curve, Numbers, Results, Row, Subject, Value, Verdict, less
+from layerwise.experiments.judges import Judge
 from layerwise.recipe import Recipe
 
 TITLE = "AlexNet, Figure 1: ReLU against tanh, steps to 25 % training error"
@@ -86,7 +87,7 @@ def fastest(results: Results, kind: str) -> str | None:
     return min(means, key=lambda row: means[row], default=None)
 
 
-def ratio(least: float) -> protocols.Judge:
+def ratio(least: float) -> Judge:
     """Judges whether tanh needs at least `least` times the steps of ReLU, each at its fastest rate, seed by seed."""
     def judge(results: Results) -> Verdict:
         relu, tanh = fastest(results, "relu"), fastest(results, "tanh")

@@ -32,8 +32,8 @@ from layerwise.experiments.alexnet import protocols
 from layerwise.experiments.alexnet.retrieval import SEARCHED, vectors
 from layerwise.experiments.alexnet.retrieval import small as retrieval_small
 from layerwise.experiments.experiment import Claim, Numbers, Results, Row, Subject, Value
+from layerwise.experiments.judges import below
 from layerwise.experiments.looking import at_once, drawn, network, within_row
-from layerwise.experiments.resnet.judges import below
 from layerwise.explain.neighbours import nearest, precision
 
 TITLE = "AlexNet, Figure 4: predictions, and nearest pictures in the last hidden layer"

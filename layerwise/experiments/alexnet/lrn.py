@@ -19,6 +19,7 @@ from dataclasses import replace
 
 from layerwise.experiments.alexnet import protocols
 from layerwise.experiments.experiment import Claim, Row, Value, less
+from layerwise.experiments.judges import by_points
 from layerwise.recipe import Recipe
 
 TITLE = "AlexNet, section 3.3: response normalisation"
@@ -36,8 +37,9 @@ PAPER: dict[str, dict[str, Value]] = {
 COLUMNS = ("error", "top5_error", "training_error")
 CLAIMS = {
     "lowers-error": Claim("Normalisation lowers the test error of AlexNet (section 3.3).", less("with", "without")),
-    "top-1-points": Claim("By 1.4 points of top-1 error.", protocols.by_points("with", "without", 1.4)),
-    "top-5-points": Claim("By 1.2 points of top-5 error.", protocols.by_points("with", "without", 1.2, "top5_error")),
+    "top-1-points": Claim("By 1.4 points of top-1 error.", by_points("with", "without", 1.4, protocols.SEEN)),
+    "top-5-points": Claim("By 1.2 points of top-5 error.",
+                          by_points("with", "without", 1.2, protocols.SEEN, "top5_error")),
     "four-layer": Claim("It lowers the test error of the four-layer network too: 13 % without, 11 % with it.",
                         less("cifar_with", "cifar_without")),
 }  # fmt: skip

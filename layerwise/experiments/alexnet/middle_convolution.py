@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from layerwise.experiments.alexnet import protocols
 from layerwise.experiments.experiment import Claim, Value, every, less
+from layerwise.experiments.judges import by_points
 from layerwise.recipe import Recipe
 
 TITLE = "AlexNet, section 7: a middle convolution removed"
@@ -31,7 +32,7 @@ CLAIMS = {
     "inferior": Claim("Removing a convolution makes the network worse (sections 1 and 7).",
                       every(*(less("whole", row) for row in REMOVED))),
     "two-points": Claim("Removing any of the middle layers costs about 2 points of top-1 (section 7; here 1.5 to 2.5).",
-                        every(*(protocols.by_points("whole", row, 2.0, seen=0.5) for row in REMOVED))),
+                        every(*(by_points("whole", row, 2.0, seen=0.5) for row in REMOVED))),
 }  # fmt: skip
 
 

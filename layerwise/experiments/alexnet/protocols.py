@@ -10,14 +10,14 @@ What the paper leaves open, and how it is closed here, stands in OPEN_IMAGENET a
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 from layerwise.experiments.experiment import Curve, Measured, Results, Row, Verdict, less
+from layerwise.experiments.judges import Judge
 from layerwise.recipe import Recipe
 from layerwise.recipes.presets import preset
 
-Judge = Callable[[Results], Verdict]
 OPEN_IMAGENET = (
     "crops of 227: the first layer gives 55x55 maps from 227, not from the 224 that are printed",
     "crops are taken from the whole picture at shorter side 256; the paper cut out the middle 256x256 first",
@@ -97,68 +97,6 @@ def few(recipe: Recipe, network: str) -> Recipe:
     """
     return replace(small(recipe, network), name="four-layer-few", validation=60_000 - FEW, evaluate_every=100,
                    schedule="constant", milestones=())  # fmt: skip
-
-
-def by_points(better: str, worse: str, points: float, name: str = "error", seen: float = SEEN) -> Judge:
-    """Judges whether `better` is lower in `name` by the printed number of points, as near as `seen`.
-
-    At the paper's scale alone: elsewhere the network, the data and the errors are others.
-    """
-    def judge(results: Results) -> Verdict:
-        found = _difference(results, better, worse, name)
-        if isinstance(found, Verdict):
-            return found
-        told = f"{worse} - {better} = {found:+.2f} points of {name}, printed {points:g}, held to +-{seen:g}"
-        return Verdict("holds" if abs(found - points) <= seen else "fails", told)
-
-    return judge
-
-
-def at_least_points(better: str, worse: str, points: float, name: str = "error") -> Judge:
-    """As `by_points`, for a difference that is printed as "over"."""
-    def judge(results: Results) -> Verdict:
-        found = _difference(results, better, worse, name)
-        if isinstance(found, Verdict):
-            return found
-        told = f"{worse} - {better} = {found:+.2f} points of {name}, printed: over {points:g}, seen to +-{SEEN:g}"
-        if abs(found - points) <= SEEN:
-            return Verdict("inside the noise", told)
-        return Verdict("holds" if found > points else "fails", told)
-
-    return judge
-
-
-def below(row: str, bound: float, name: str = "error") -> Judge:
-    """Judges whether a row lies below a printed number, at the paper's scale alone."""
-    def judge(results: Results) -> Verdict:
-        found = results.mean(row, name)
-        if found is None or results.scale != "paper":
-            return Verdict("not measured", "a printed number is compared at the paper's scale alone")
-        return Verdict("holds" if found < bound else "fails", f"{row}: {name} {found:.2f}, asked below {bound:g}")
-
-    return judge
-
-
-def near(row: str, printed: float, name: str = "error") -> Judge:
-    """Judges whether a row has a printed number, as near as SAME, at the paper's scale alone."""
-    def judge(results: Results) -> Verdict:
-        found = results.mean(row, name)
-        if found is None or results.scale != "paper":
-            return Verdict("not measured", "a printed number is compared at the paper's scale alone")
-        told = f"{row}: {name} {found:.2f}, printed {printed:g}, held to +-{SAME:g}"
-        return Verdict("holds" if abs(found - printed) <= SAME else "fails", told)
-
-    return judge
-
-
-def _difference(results: Results, better: str, worse: str, name: str) -> float | Verdict:
-    """How many points `worse` lies above `better` at the paper's scale, or why that can't be said."""
-    if results.scale != "paper":
-        return Verdict("not measured", "a printed difference is compared at the paper's scale alone")
-    a, b = results.mean(better, name), results.mean(worse, name)
-    if a is None or b is None:
-        return Verdict("not measured", f"no result of {better if a is None else worse}")
-    return b - a
 
 
 def lower_early(low: str, high: str, part: Mapping[str, float]) -> Judge:

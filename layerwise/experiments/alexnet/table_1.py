@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from layerwise.experiments.alexnet import protocols
 from layerwise.experiments.experiment import Claim, Row, Value, every
+from layerwise.experiments.judges import PRINTED, at_paper_scale, below, near
 from layerwise.recipe import Recipe
 
 TITLE = "AlexNet, Table 1: ILSVRC-2010"
@@ -27,9 +28,9 @@ PAPER: dict[str, dict[str, Value]] = {
 }
 CLAIMS = {
     "best": Claim("The network's errors are considerably lower than the best before it, 45.7 and 25.7 % (section 6).",
-                  every(protocols.below("cnn", 45.7), protocols.below("cnn", 25.7, "top5_error"))),
+                  at_paper_scale(every(below("cnn", 45.7), below("cnn", 25.7, "top5_error")), PRINTED)),
     "printed": Claim("They are 37.5 and 17.0 %.",
-                     every(protocols.near("cnn", 37.5), protocols.near("cnn", 17.0, "top5_error"))),
+                     every(near("cnn", 37.5, protocols.SAME), near("cnn", 17.0, protocols.SAME, "top5_error"))),
 }  # fmt: skip
 
 

@@ -22,6 +22,7 @@ from dataclasses import replace
 from layerwise.evaluate import EvaluateOptions, evaluate
 from layerwise.experiments.alexnet import protocols
 from layerwise.experiments.experiment import Claim, Numbers, Row, Subject, Value, every, less
+from layerwise.experiments.judges import PRINTED, at_paper_scale, below, near
 from layerwise.recipe import Recipe
 
 TITLE = "AlexNet, Table 2: ILSVRC-2012"
@@ -66,12 +67,13 @@ CLAIMS = {
     "ensemble-better": Claim("The mean of five networks is better than one (section 6, table 2).",
                              every(less("cnns_5", "cnn"), less("cnns_5", "cnn", "top5_error"))),
     "second-best": Claim("One network is already below the second-best entry's 26.2 % top-5 (section 6).",
-                         protocols.below("cnn", 26.2, "top5_error")),
+                         at_paper_scale(below("cnn", 26.2, "top5_error"), PRINTED)),
     "printed": Claim("One network: 40.7 and 18.2 %; five: 38.1 and 16.4 %.",
-                     every(protocols.near("cnn", 40.7), protocols.near("cnn", 18.2, "top5_error"),
-                           protocols.near("cnns_5", 38.1), protocols.near("cnns_5", 16.4, "top5_error"))),
+                     every(near("cnn", 40.7, protocols.SAME), near("cnn", 18.2, protocols.SAME, "top5_error"),
+                           near("cnns_5", 38.1, protocols.SAME), near("cnns_5", 16.4, protocols.SAME, "top5_error"))),
     "fall-2009": Claim("On Fall 2009 the errors are below the best before, 78.1 and 60.9 % (section 6).",
-                       every(protocols.below("fall_2009", 78.1), protocols.below("fall_2009", 60.9, "top5_error"))),
+                       at_paper_scale(every(below("fall_2009", 78.1), below("fall_2009", 60.9, "top5_error")),
+                                      PRINTED)),
 }  # fmt: skip
 
 

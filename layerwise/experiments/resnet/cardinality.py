@@ -16,7 +16,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from layerwise.experiments.experiment import Claim, Results, Row, Verdict, every, less
-from layerwise.experiments.resnet.judges import each, ordered
+from layerwise.experiments.judges import each, ordered
 from layerwise.models.costs import costs
 from layerwise.recipe import Recipe
 from layerwise.recipes.presets import preset

@@ -15,7 +15,7 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 
 from layerwise.experiments.experiment import Claim, Results, every, less
-from layerwise.experiments.resnet.judges import HELD_OUT, TRAINING, above_at_every_point
+from layerwise.experiments.judges import HELD_OUT, TRAINING, above_at_every_point
 from layerwise.experiments.resnet.panels import Frame, Line, depth, draw_panel, legend, mark
 from layerwise.experiments.resnet.protocols import cifar_row
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 
 from layerwise.experiments.experiment import Claim, Results, every, less
-from layerwise.experiments.resnet.judges import HELD_OUT, TRAINING, above_at_every_point, beginning, faster
+from layerwise.experiments.judges import HELD_OUT, TRAINING, above_at_every_point, beginning, faster
 from layerwise.experiments.resnet.panels import BOLD, THIN, Frame, draw_panel, labelled, legend, mark
 from layerwise.experiments.resnet.table_2 import PAPER as PRINTED
 from layerwise.experiments.resnet.table_2 import ROWS as TABLE_2

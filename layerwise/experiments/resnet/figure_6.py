@@ -14,9 +14,9 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
+from layerwise.experiments import judges
 from layerwise.experiments.experiment import Claim, Results, every, less
-from layerwise.experiments.resnet import judges
-from layerwise.experiments.resnet.judges import HELD_OUT, TRAINING, above_at_every_point
+from layerwise.experiments.judges import HELD_OUT, TRAINING, above_at_every_point
 from layerwise.experiments.resnet.panels import DASHED, FULL, Frame, draw_panel, labelled, legend, mark
 from layerwise.experiments.resnet.protocols import cifar_row
 from layerwise.experiments.resnet.table_6 import RESNETS as PRINTED

@@ -16,7 +16,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from layerwise.experiments.experiment import Claim, Results, Verdict, every, less
-from layerwise.experiments.resnet.judges import ordered
+from layerwise.experiments.judges import ordered
 from layerwise.experiments.resnet.protocols import OPEN_CIFAR, cifar_row, imagenet_row
 from layerwise.models.resnet import BasicBlock, Bottleneck, shortcut_a
 

@@ -16,7 +16,7 @@ import statistics
 from dataclasses import replace
 
 from layerwise.experiments.experiment import Claim, Results, Row, Verdict
-from layerwise.experiments.resnet.judges import at_paper_scale, points, reached, reaches_later, similar
+from layerwise.experiments.judges import at_paper_scale, points, reached, reaches_later, similar
 from layerwise.experiments.resnet.protocols import OPEN_CIFAR, cifar, cifar_row
 
 TITLE = "ResNet, footnote 5: 110 layers without warm-up"

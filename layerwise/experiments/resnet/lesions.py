@@ -27,8 +27,8 @@ from matplotlib.figure import Figure
 from torch import nn
 
 from layerwise.experiments.experiment import Claim, Numbers, Results, Row, Subject, Value, Verdict, every, less
+from layerwise.experiments.judges import above, below
 from layerwise.experiments.looking import at_once, drawn, mean_over_seeds, network, within_row
-from layerwise.experiments.resnet.judges import above, below
 from layerwise.experiments.resnet.panels import COLOURS, depth, labelled
 from layerwise.experiments.resnet.protocols import cifar_row
 from layerwise.explain.lesions import Block, blocks, delete_each, delete_some, error_rate, swap_some

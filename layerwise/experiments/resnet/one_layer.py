@@ -14,7 +14,7 @@ overly deep": there a plain network has little to gain.
 from __future__ import annotations
 
 from layerwise.experiments.experiment import Claim, less
-from layerwise.experiments.resnet.judges import no_better
+from layerwise.experiments.judges import no_better
 from layerwise.experiments.resnet.protocols import cifar_row
 
 TITLE = "ResNet, section 3.2: residual functions of one, two and three layers"

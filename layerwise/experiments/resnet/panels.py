@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 
 from layerwise.experiments.experiment import Results
-from layerwise.experiments.resnet.judges import HELD_OUT, TRAINING, points
+from layerwise.experiments.judges import HELD_OUT, TRAINING, points
 
 COLOURS = {20: "#b8a800", 18: "#00a0c8", 32: "#00a0c8", 34: "#c8102e", 44: "#1f8a3b", 56: "#c8102e", 110: "black",
            1202: "#b000b0"}  # by depth, in every figure  # fmt: skip

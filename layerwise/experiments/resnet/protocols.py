@@ -13,8 +13,8 @@ from layerwise.recipe import Recipe
 from layerwise.recipes.presets import preset
 
 OPEN_CIFAR = (
-    "trained on 45,000 pictures, 5,000 held out for the curve: the test set is read once, at the end, so the paper's "
-    "test curve is one on the held-out pictures here; the paper trained on all 50,000 and tested throughout",
+    "5,000 training pictures are held out for the curve: the test set is read once, at the end, so the paper's test "
+    "curve is one on the held-out pictures here; the paper trained on all 50,000 and tested throughout",
     "weight decay on the weights of convolutions and the fc layer only: the paper does not say",
     "one batch of 128 for batch normalisation; the paper had two GPUs of 64",
 )

@@ -11,7 +11,7 @@ Left open in the paper, and how it is closed: see `protocols.OPEN_IMAGENET`.
 from __future__ import annotations
 
 from layerwise.experiments.experiment import Claim, Row, every, less
-from layerwise.experiments.resnet.judges import at_paper_scale, below, each, ordered, similar
+from layerwise.experiments.judges import at_paper_scale, below, each, ordered, similar
 from layerwise.experiments.resnet.protocols import imagenet_row
 
 TITLE = "ResNet, Table 3: error on ImageNet, ten crops"

@@ -10,7 +10,7 @@ scales: see the protocol multi-scale. Deviation below paper scale: ten crops, si
 from __future__ import annotations
 
 from layerwise.experiments.experiment import Claim, Row, every
-from layerwise.experiments.resnet.judges import at_paper_scale, below, each, ordered
+from layerwise.experiments.judges import at_paper_scale, below, each, ordered
 from layerwise.experiments.resnet.multi_scale import at_all_scales
 from layerwise.experiments.resnet.protocols import OPEN_IMAGENET, imagenet
 from layerwise.experiments.resnet.table_5 import PAPER as ENSEMBLES

@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from layerwise.experiments.experiment import Claim, Row
-from layerwise.experiments.resnet.judges import at_paper_scale, below
+from layerwise.experiments.judges import at_paper_scale, below
 from layerwise.experiments.resnet.multi_scale import at_all_scales
 from layerwise.experiments.resnet.protocols import OPEN_IMAGENET, imagenet
 

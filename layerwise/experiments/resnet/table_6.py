@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from layerwise.experiments.experiment import Claim, Results, Row, Verdict, every, less
-from layerwise.experiments.resnet.judges import at_paper_scale, below, ordered, similar
+from layerwise.experiments.judges import at_paper_scale, below, ordered, similar
 from layerwise.experiments.resnet.protocols import cifar_row
 from layerwise.models.costs import costs
 

@@ -8,7 +8,7 @@ The hyper-parameters are in the paper's appendix, which is not at hand.
 from __future__ import annotations
 
 from layerwise.experiments.experiment import Claim, Row, every
-from layerwise.experiments.resnet.judges import higher
+from layerwise.experiments.judges import higher
 
 TITLE = "ResNet, Table 7: object detection on PASCAL VOC"
 TO_COME = "detector to come"

@@ -8,7 +8,7 @@ The hyper-parameters are in the paper's appendix, which is not at hand.
 from __future__ import annotations
 
 from layerwise.experiments.experiment import Claim, Results, Row, Verdict, every
-from layerwise.experiments.resnet.judges import higher
+from layerwise.experiments.judges import higher
 from layerwise.experiments.resnet.table_7 import TO_COME
 
 TITLE = "ResNet, Table 8: object detection on COCO"

@@ -17,7 +17,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from layerwise.experiments.experiment import Claim, Row, every, less
-from layerwise.experiments.resnet.judges import at_paper_scale
+from layerwise.experiments.judges import at_paper_scale
 from layerwise.recipe import Recipe
 from layerwise.recipes.presets import preset
 

@@ -17,6 +17,7 @@ Judge = Callable[[Results], Verdict]
 Values = Sequence[float]
 Start = Callable[[Curve], int | None]
 TRAINING, HELD_OUT = "training_error", "validation_error"
+PRINTED = "a printed number is compared at the paper's scale alone: elsewhere network, data and errors are others"
 
 
 def points(curve: Curve, name: str) -> dict[int, float]:
@@ -81,14 +82,10 @@ def above_at_every_point(higher: str, lower: str, name: str = TRAINING, since: S
 
 def higher(larger: str, smaller: str, name: str) -> Judge:
     """Judges whether `larger` has the higher `name`, as of a precision."""
-    def judge(results: Results) -> Verdict:
-        a, b = results.numbers(larger, name), results.numbers(smaller, name)
-        if not a or not b:
-            return _absent([row for row, values in ((larger, a), (smaller, b)) if not values])
-        gap, noise = _gap(a, b)
-        return Verdict(_word(gap, noise), f"{name}: {larger} - {smaller} = {gap:+.2f}{_noise(noise, a, b)}")
+    def of(gap: float, noise: float | None, seeds: str) -> Verdict:
+        return Verdict(_word(gap, noise), f"{name}: {larger} - {smaller} = {gap:+.2f}{seeds}")
 
-    return judge
+    return _difference(larger, smaller, name, of)
 
 
 def faster(fast: str, slow: str, name: str = TRAINING) -> Judge:
@@ -111,33 +108,58 @@ def faster(fast: str, slow: str, name: str = TRAINING) -> Judge:
 
 def similar(one: str, other: str, within: float, name: str = "error") -> Judge:
     """Judges whether two rows have about the same `name`: the interval of the difference lies in +-`within`."""
-    def judge(results: Results) -> Verdict:
-        a, b = results.numbers(one, name), results.numbers(other, name)
-        if not a or not b:
-            return _absent([row for row, values in ((one, a), (other, b)) if not values])
-        gap, noise = _gap(a, b)
-        told = f"{one} - {other} = {gap:+.2f}{_noise(noise, a, b)}; similar is within {within:g} here"
+    def of(gap: float, noise: float | None, seeds: str) -> Verdict:
+        told = f"{one} - {other} = {gap:+.2f}{seeds}; similar is within {within:g} here"
         if abs(gap) - (noise or 0.0) > within:
             return Verdict("fails", told)
         return Verdict("holds" if abs(gap) + (noise or 0.0) <= within else "inside the noise", told)
 
-    return judge
+    return _difference(one, other, name, of)
 
 
 def lower_by(smaller: str, larger: str, printed: float, name: str = "error") -> Judge:
     """Judges whether `smaller` is lower by about the `printed` points: by half of them to twice as many."""
-    def judge(results: Results) -> Verdict:
-        a, b = results.numbers(smaller, name), results.numbers(larger, name)
-        if not a or not b:
-            return _absent([row for row, values in ((smaller, a), (larger, b)) if not values])
-        gap, noise = _gap(b, a)
-        low, high = printed / 2, 2 * printed
-        told = f"{larger} - {smaller} = {gap:+.2f}{_noise(noise, a, b)}; {printed:g} is read as {low:g} to {high:g}"
+    low, high = printed / 2, 2 * printed
+
+    def of(gap: float, noise: float | None, seeds: str) -> Verdict:
+        told = f"{larger} - {smaller} = {gap:+.2f}{seeds}; {printed:g} is read as {low:g} to {high:g}"
         if noise is not None and min(abs(gap - low), abs(gap - high)) <= noise:
             return Verdict("inside the noise", told)
         return Verdict("holds" if low <= gap <= high else "fails", told)
 
-    return judge
+    return _difference(larger, smaller, name, of)
+
+
+def by_points(better: str, worse: str, points: float, seen: float, name: str = "error") -> Judge:
+    """Judges whether `better` is lower in `name` by the printed number of points, as near as `seen`; see PRINTED."""
+    def of(gap: float, noise: float | None, seeds: str) -> Verdict:
+        told = f"{worse} - {better} = {gap:+.2f} points of {name}, printed {points:g}, held to +-{seen:g}"
+        return Verdict("holds" if abs(gap - points) <= seen else "fails", told)
+
+    return at_paper_scale(_difference(worse, better, name, of), PRINTED)
+
+
+def at_least_points(better: str, worse: str, points: float, seen: float, name: str = "error") -> Judge:
+    """As `by_points`, for a difference that is printed as "over"."""
+    def of(gap: float, noise: float | None, seeds: str) -> Verdict:
+        told = f"{worse} - {better} = {gap:+.2f} points of {name}, printed: over {points:g}, seen to +-{seen:g}"
+        if abs(gap - points) <= seen:
+            return Verdict("inside the noise", told)
+        return Verdict("holds" if gap > points else "fails", told)
+
+    return at_paper_scale(_difference(worse, better, name, of), PRINTED)
+
+
+def near(row: str, printed: float, within: float, name: str = "error") -> Judge:
+    """Judges whether a row has a printed number, as near as `within`; see PRINTED."""
+    def judge(results: Results) -> Verdict:
+        found = results.mean(row, name)
+        if found is None:
+            return _absent([row])
+        told = f"{row}: {name} {found:.2f}, printed {printed:g}, held to +-{within:g}"
+        return Verdict("holds" if abs(found - printed) <= within else "fails", told)
+
+    return at_paper_scale(judge, PRINTED)
 
 
 def reaches_later(late: str, early: str, bound: float, name: str = TRAINING) -> Judge:
@@ -162,15 +184,10 @@ def reached(curve: Curve, bound: float, name: str = TRAINING) -> int:
 
 def no_better(row: str, than: str, name: str = "error") -> Judge:
     """Judges whether `row` shows no advantage over `than`: its `name` is not lower by more than the noise."""
-    def judge(results: Results) -> Verdict:
-        a, b = results.numbers(row, name), results.numbers(than, name)
-        if not a or not b:
-            return _absent([one for one, values in ((row, a), (than, b)) if not values])
-        gap, noise = _gap(b, a)
-        told = f"{row} {statistics.fmean(a):.2f}, {than} {statistics.fmean(b):.2f}{_noise(noise, a, b)}"
-        return Verdict("fails" if gap > (noise or 0.0) else "holds", told)
+    def of(gap: float, noise: float | None, seeds: str) -> Verdict:
+        return Verdict("fails" if gap > (noise or 0.0) else "holds", f"{than} - {row} = {gap:+.2f}{seeds}")
 
-    return judge
+    return _difference(than, row, name, of)
 
 
 def below(row: str, bound: float, name: str = "error") -> Judge:
@@ -236,6 +253,18 @@ def at_paper_scale(judge: Judge, why: str) -> Judge:
         return judge(results) if results.scale == "paper" else Verdict("not measured", why)
 
     return judged
+
+
+def _difference(a: str, b: str, name: str, of: Callable[[float, float | None, str], Verdict]) -> Judge:
+    """A judge of how far `name` of row `a` lies above that of `b`: `of` is given the gap, its noise and the seeds."""
+    def judge(results: Results) -> Verdict:
+        mine, others = results.numbers(a, name), results.numbers(b, name)
+        if not mine or not others:
+            return _absent([row for row, values in ((a, mine), (b, others)) if not values])
+        gap, noise = _gap(mine, others)
+        return of(gap, noise, _noise(noise, mine, others))
+
+    return judge
 
 
 def _gap(a: Values, b: Values) -> tuple[float, float | None]:
