@@ -10,7 +10,7 @@ ALLOWED = {
     "html", "head", "meta", "title", "style", "body", "header", "main", "footer", "nav", "section", "h1", "h2", "h3",
     "p", "a", "b", "i", "strong", "span", "small", "code", "bdi", "ul", "ol", "li", "dl", "dt", "dd", "div", "figure",
     "figcaption", "img", "table", "caption", "thead", "tbody", "tr", "th", "td", "details", "summary",
-    "svg", "g", "path", "rect", "defs", "use", "clippath", "text", "tspan",
+    "svg", "g", "path", "rect", "defs", "use", "clippath", "text", "tspan", "image",
 }  # fmt: skip
 VOID = {"meta", "img"}
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
@@ -45,7 +45,8 @@ class Page(HTMLParser):
             if name.startswith("on") or name in ("srcdoc", "action", "formaction", "ping", "srcset", "background"):
                 self.problems.append(f"attribute {name} of {tag}")
             if name in ("src", "href", "xlink:href"):
-                picture = tag == "img" and re.fullmatch(r"data:image/(png|jpeg);base64,[A-Za-z0-9+/=]*", value)
+                embedded = re.fullmatch(r"data:image/(png|jpeg);base64,[A-Za-z0-9+/=]*", value)
+                picture = tag in ("img", "image") and embedded
                 if not value.startswith("#") and not picture:
                     self.problems.append(f"{tag} {name}={value[:60]}")
             if name == "style" and re.search(r"url\((?!#)|@import|expression", value):

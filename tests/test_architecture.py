@@ -47,7 +47,7 @@ ROOMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "explain": (("explain",), (*LOW, *NETWORKS, "data", *MEASURES, *FILES)),
     "serve": (("serve",), (*LOW, *NETWORKS, "data", *MEASURES, *FILES)),
     "experiments": (("experiments",), (*LOW, *NETWORKS, "data", *MEASURES, *FILES, "evaluate", "train", "explain")),
-    "report": (("report",), (*LOW, *NETWORKS, "data", *MEASURES, *FILES, "experiments")),
+    "report": (("report",), (*LOW, *NETWORKS, "data", *MEASURES, *FILES, "experiments", "explain")),
 }
 EVERYWHERE = tuple(ROOMS)
 ROOMS["jobs"] = (("jobs",), EVERYWHERE)

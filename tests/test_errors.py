@@ -74,6 +74,10 @@ MESSAGES = [
     ("pack tests --to new --shard-size 5 --per-shard 2", 2, ["--shard-size and --per-shard: only one of them"]),
     ("pack tests --to new --shard-size many", 2, ["--shard-size many: is no size"]),
     ("reject nowhere", 2, ["nowhere: there is no such file or directory"]),
+    ("explain nowhere", 2, ["nowhere: there is no such file or directory"]),
+    ("explain nowhere kernel fetures", 2, ["layerwise explain: 2 views that do not exist", "kernel, did you mean "
+                                           "'kernels'?", "The views are: kernels, predictions"]),
+    ("watch nowhere", 2, ["'nowhere' does not exist"]),
     ("calibrate nowhere", 2, ["nowhere: there is no such file or directory"]),
     ("reproduce", 2, ["layerwise reproduce: no table or figure given", "`layerwise reproduce --list` names them."]),
     ("reproduce resnet/tabel-6", 2, ["resnet/tabel-6: there is no such experiment, did you mean 'resnet/table-6'",

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import pytest
-import torch
 from matplotlib.figure import Figure
 
 from layerwise.data.source import Samples
@@ -85,17 +83,6 @@ def test_figure_2_counts_and_says_what_does_not_hold() -> None:
     wrong = results({"alexnet": {**printed, "fc6": [4095], "neurons": [1], "conv5": [1]}})
     assert [judged("figure-2", claim, wrong).word for claim in ("layers", "neurons")] == [FAILS] * 2
     assert [judged("figure-2", claim, results({})).word for claim in ("input", "layers", "neurons")] == [UNMEASURED] * 3
-
-
-def test_shares_of_colour() -> None:
-    torch.manual_seed(0)
-    grey, random = torch.randn(200, 1, 5, 5).expand(200, 3, 5, 5), torch.randn(200, 3, 5, 5)
-    opponent = torch.stack((grey[:, 0], -grey[:, 0], torch.zeros(200, 5, 5)), 1)
-    assert figure_3.colour_shares(grey).abs().max() < 1e-6
-    assert figure_3.colour_shares(opponent).min() > 1 - 1e-6
-    assert figure_3.colour_shares(random).mean().item() == pytest.approx(2 / 3, abs=0.01)
-    assert figure_3.colour_shares(random[:, :1]).abs().max() < 1e-6
-    assert figure_3.colour_shares(7 * random).allclose(figure_3.colour_shares(random), atol=1e-5)
 
 
 def test_figure_3_asks_for_towers_that_differ_whichever_is_which() -> None:

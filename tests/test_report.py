@@ -358,7 +358,7 @@ def contrast(one: str, other: str) -> float:
 
 
 def test_text_contrasts_with_its_background_in_both_schemes() -> None:
-    style = page._template_file("style.css")
+    style = page.template_file("style.css")
     blocks = re.findall(r":root \{(.*?)\}", style, re.S)
     schemes = [dict(re.findall(r"(--[\w-]+): (#[0-9a-f]{6});", block)) for block in blocks]
     assert len(schemes) == 3

@@ -99,7 +99,7 @@ def test_five_hundred_payloads_make_no_element(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("payload", HOSTILE)
 def test_each_hostile_name_alone_stays_text(payload: str) -> None:
-    shown = page._environment().from_string("<p title='{{ it }}'>{{ it }}</p>").render(it=payload)
+    shown = page.environment().from_string("<p title='{{ it }}'>{{ it }}</p>").render(it=payload)
     found = Page(shown)
     assert found.problems == []
     assert found.tags == ["p"]
@@ -112,8 +112,8 @@ def test_the_checker_finds_what_an_unescaped_template_lets_through(
 ) -> None:
     """Negative control of the tests above: without escaping and cleaning the same run breaks the page."""
     unsafe = jinja2.Environment(autoescape=False, trim_blocks=True, lstrip_blocks=True)
-    unsafe.filters.update(page._environment().filters)
-    monkeypatch.setattr(page, "_environment", lambda: unsafe)
+    unsafe.filters.update(page.environment().filters)
+    monkeypatch.setattr(page, "environment", lambda: unsafe)
     found = Page(page.render(read_run(hostile_run(tmp_path / "run", HOSTILE[:20]))))
     for kind in ("element script", "attribute onerror", "control character U+001B", "control character U+202E"):
         assert kind in "\n".join(found.problems)

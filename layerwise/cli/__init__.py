@@ -14,7 +14,18 @@ from collections.abc import Sequence
 import typer
 
 from layerwise import heartbeat
-from layerwise.cli import comparing, importing, looking, measuring, packing, predicting, reproducing, training, tuning
+from layerwise.cli import (
+    comparing,
+    explaining,
+    importing,
+    looking,
+    measuring,
+    packing,
+    predicting,
+    reproducing,
+    training,
+    tuning,
+)
 from layerwise.cli.app import app, globals_first
 from layerwise.cli.tables import flush_json
 from layerwise.console import SETTINGS, Progress, Settings, note
@@ -24,7 +35,7 @@ __all__ = ["app", "main"]
 
 KINDS = {1: "internal", 2: "input", 3: "machine", 4: "tolerance"}  # others: interrupted by a signal
 
-for group in (training, measuring, comparing, predicting, importing, packing, looking, tuning, reproducing):
+for group in (training, measuring, comparing, explaining, predicting, importing, packing, looking, tuning, reproducing):
     group.register(app)
 
 

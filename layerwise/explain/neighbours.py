@@ -58,8 +58,13 @@ def last_hidden(model: nn.Module, batches: Iterable[dict[str, Any]]) -> Vectors:
     `batches` are dicts whose `image` is (N, C, H, W), preprocessed. Maps, as the last convolution of a network without
     fully connected layers takes them, are averaged over their positions. Raises InputError for no pictures.
     """
+    return answered(model, batches)[0]
+
+
+def answered(model: nn.Module, batches: Iterable[dict[str, Any]]) -> tuple[Vectors, Vectors]:
+    """`last_hidden` of pictures, and the network's logits (N, classes) to them."""
     device = next(model.parameters()).device
-    last, taken = "", []
+    last, taken, logits = "", [], []
 
     def look(name: str, module: nn.Module, entered: Tensor, left: Tensor) -> None:
         maps = entered.detach().float()
@@ -72,10 +77,11 @@ def last_hidden(model: nn.Module, batches: Iterable[dict[str, Any]]) -> Vectors:
                 continue
             last = last or executed(model, images)[-1]
             with watched({last: model.get_submodule(last)}, look):
-                model(images)
+                logits.append(model(images).float().cpu())
     if not taken:
         raise InputError("no pictures to take features of", mend="Name a split with pictures.")
-    return np.ascontiguousarray(torch.cat(taken).numpy())
+    features, answers = (np.ascontiguousarray(torch.cat(parts).numpy()) for parts in (taken, logits))
+    return features, answers
 
 
 def pixels(batches: Iterable[dict[str, Any]], side: int = 0) -> Vectors:

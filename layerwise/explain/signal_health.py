@@ -16,6 +16,8 @@ from torch.nn.functional import cross_entropy
 
 from layerwise.errors import InputError
 from layerwise.explain.order import executed, normalised, watched
+from layerwise.models import build
+from layerwise.models.network import Network
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,15 @@ class Health:
     variance: float
     gradient: float
     relative: float
+
+
+def fresh(model: Network, seed: int) -> Network:
+    """The same network with the random weights that torch's generator gives from `seed`, on the same device."""
+    arguments = dict(model.architecture["arguments"])
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        new = build(model.architecture["name"], arguments.pop("num_classes"), arguments.pop("in_channels"), **arguments)
+    return new.to(next(model.parameters()).device)
 
 
 def signal_health(model: nn.Module, images: Tensor, labels: Tensor, training: bool = True) -> tuple[Health, ...]:

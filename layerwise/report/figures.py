@@ -193,6 +193,28 @@ def rejection(curve: Mapping[str, Any], targets: Sequence[float], size: tuple[in
         return _svg(figure, label)
 
 
+def curves(series: Sequence[tuple[str, Sequence[float], Sequence[float]]], axis_names: tuple[str, str], log: bool,
+           size: tuple[int, int], label: str) -> str:
+    """Named curves over one pair of axes: (name, x, y) each; `log` for a logarithmic axis of y. An `<svg>` element."""
+    with _figure(size) as figure:
+        axes = figure.add_subplot()
+        for place, (name, x, y) in enumerate(series):
+            mark = "o" if len(x) < 40 else ""
+            axes.plot(x, y, color=(ACCENT, WARN, MUTED, INK)[place % 4], linewidth=2, marker=mark, markersize=4,
+                      linestyle=("-", (0, (4, 2)), (0, (1, 1)))[place // 4 % 3], label=short(name, 28))
+        if log and any(value > 0 for _, _, y in series for value in y):
+            axes.set_yscale("log", nonpositive="mask")
+            axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axes.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
+        elif not log and all(value >= 0 for _, _, y in series for value in y):
+            axes.set_ylim(bottom=0)
+        axes.set(xlabel=axis_names[0], ylabel=axis_names[1])
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        if len(series) > 1:
+            axes.legend(loc="best", handlelength=1.6, fontsize=10)
+        return _svg(figure, label)
+
+
 def standalone(svg: str, style: str) -> str:
     """A figure as a file of its own: the page's colours for light and dark of `style` (style.css) within it."""
     colours = "".join(re.findall(r"^(?::root \{.*?^\}|@media \(prefers-color-scheme: dark\) \{.*?^\})", style,

@@ -70,12 +70,22 @@ def report(run: Path, out: Path | None = None) -> Path:
 
 def render(files: RunFiles) -> str:
     """The page as text: every part of the run that is there, and a line for every part that is not."""
+    context = _context(files)
+    return environment().from_string(template_file("page.html")).render(context | {"body": body(files, context)})
+
+
+def body(files: RunFiles, context: Record | None = None) -> Markup:
+    """The parts of the page below its title, as another page can take them in."""
+    return Markup(environment().from_string(template_file("page_body.html")).render(context or _context(files)))
+
+
+def _context(files: RunFiles) -> Record:
     found = files.headline
     model, data = section(files.info, "model"), section(files.info, "data")
     missing = list(files.missing)
     kernels = _kernels(files, missing)
-    context: Record = {
-        "style": Markup(_template_file("style.css")),
+    return {
+        "style": Markup(template_file("style.css")),
         "network": str(model.get("name", files.recipe.get("network", "unknown network"))),
         "data_name": str(data.get("name", files.recipe.get("data", "unknown data"))),
         "run_name": files.path.resolve().name,
@@ -101,16 +111,15 @@ def render(files: RunFiles) -> str:
         "machine": machine_parts(files),
         "missing": missing,
     }
-    return _environment().from_string(_template_file("page.html")).render(context)
 
 
 @cache
-def _template_file(name: str) -> str:
+def template_file(name: str) -> str:
     return resources.files("layerwise.report").joinpath(name).read_text("utf-8")
 
 
 @cache
-def _environment() -> jinja2.Environment:
+def environment() -> jinja2.Environment:
     """Every value shown is first cleaned of invisible characters and then escaped; only our own SVG and CSS are not."""
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
                                      lstrip_blocks=True, finalize=_shown)
@@ -254,13 +263,13 @@ def standalone_reliability(made: Record) -> str:
     drawn = reliability_figure(made, (640, 380), "Reliability before and after the temperature")
     if drawn is None:
         raise InputError("this calibration holds no bins, so there is nothing to draw")
-    return figures.standalone(drawn, _template_file("style.css"))
+    return figures.standalone(drawn, template_file("style.css"))
 
 
 def standalone_rejection(curve: Record, targets: Sequence[float]) -> str:
     """Error against rejection as a file of its own; `curve` is `RejectionCurve.figure()`, targets are fractions."""
     drawn = figures.rejection(curve, targets, (640, 380), "Error against rejection")
-    return figures.standalone(drawn, _template_file("style.css"))
+    return figures.standalone(drawn, template_file("style.css"))
 
 
 def require_new_svg(figure: Path) -> None:

@@ -5,9 +5,8 @@
 
 Costs nothing beyond alexnet/table-1, whose network it is; at small scale that of alexnet/lrn without normalisation.
 
-Left open in the paper: how specific to colours a kernel is, which it tells by eye. Here the part of a kernel's energy
-that lies off the grey axis: 1 - 3 |mean over the channels|^2 / |kernel|^2, which is 0 where the three channels are
-equal and 2/3 on average for random ones. A tower is the kernels that one tower of conv2 reads: the first 48 or the
+Left open in the paper: how specific to colours a kernel is, which it tells by eye; `explain/kernels.py` says how it is
+measured here. A tower is the kernels that one tower of conv2 reads: the first 48 or the
 last 48; which of the two becomes the one of colours is chance.
 Deviations at small scale: Fashion-MNIST is grey, so the claim can't be judged there, and the four-layer network has no
 towers; what is drawn shows its kernels.
@@ -19,10 +18,11 @@ import statistics
 
 import torch
 from matplotlib.figure import Figure
-from torch import Tensor, nn
+from torch import nn
 
 from layerwise.experiments.alexnet import protocols
 from layerwise.experiments.experiment import Claim, Numbers, Results, Row, Subject, Value, Verdict
+from layerwise.explain.kernels import colour_shares, levels
 from layerwise.recipe import Recipe
 
 TITLE = "AlexNet, Figure 3: kernels of the first convolution"
@@ -31,28 +31,17 @@ SHOWN = 64  # kernels that are kept for the drawing at smaller scales
 ACROSS = 16  # kernels in a row
 
 
-def colour_shares(kernels: Tensor) -> Tensor:
-    """The part of the energy of each kernel (K, 3, h, w) that lies off the grey axis, (K,); 0 for one channel."""
-    energy = kernels.square().sum((1, 2, 3))
-    grey = kernels.shape[1] * kernels.mean(1).square().sum((1, 2))
-    return 1 - grey / energy.clamp_min(torch.finfo(kernels.dtype).tiny)
-
-
 def measure(subject: Subject) -> Numbers:
     """The mean share of colour of both halves of conv1's kernels, their channels, and the kernels as 0 to 255."""
     layer = subject.models[0].model.get_submodule("features.conv1")
     assert isinstance(layer, nn.Conv2d)
     kernels = layer.weight.detach().float().cpu()
     shares, half = colour_shares(kernels), len(kernels) // 2
-    low, high = kernels.amin((1, 2, 3), keepdim=True), kernels.amax((1, 2, 3), keepdim=True)
-    levels = (255 * (kernels - low) / (high - low).clamp_min(1e-12)).round().permute(0, 2, 3, 1)
-    kept = levels if subject.scale == "paper" else levels[:SHOWN]
-    if subject.scale == "smoke":
-        kept = levels[:0]
+    kept = kernels[: {"paper": len(kernels), "smoke": 0}.get(subject.scale, SHOWN)]
     return {
         "colour_1": round(float(shares[:half].mean()), 4), "colour_2": round(float(shares[half:].mean()), 4),
         "kernels": len(kernels), "side": layer.kernel_size[0], "channels": kernels.shape[1],
-        "levels": [one.flatten().tolist() for one in kept],
+        "levels": [one.flatten().tolist() for one in levels(kept)],
     }  # fmt: skip
 
 

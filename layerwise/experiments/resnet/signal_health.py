@@ -22,11 +22,10 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from layerwise.experiments.experiment import Claim, Numbers, Results, Row, Subject, Value, Verdict, every
-from layerwise.experiments.looking import at_once, device, drawn, mean_over_seeds, network
+from layerwise.experiments.looking import at_once, drawn, mean_over_seeds, network
 from layerwise.experiments.resnet.panels import COLOURS, depth, labelled
 from layerwise.experiments.resnet.protocols import cifar_row, imagenet_row
-from layerwise.explain.signal_health import Health, signal_health
-from layerwise.models import build
+from layerwise.explain.signal_health import Health, fresh, signal_health
 from layerwise.models.network import Network
 
 TITLE = "ResNet, section 4.1: forward variances and gradient norms"
@@ -34,15 +33,6 @@ PICTURES = {"smoke": 8, "small": 128, "paper": 128}
 LEAST, MOST = 0.01, 100.0
 COLUMNS = ("smallest_variance_start", "first_over_last_start", "smallest_variance_end", "first_over_last_end")
 CONTROL = "plain56_control"
-
-
-def fresh(model: Network, seed: int) -> Network:
-    """The same network with new random weights."""
-    arguments = dict(model.architecture["arguments"])
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        new = build(model.architecture["name"], arguments.pop("num_classes"), arguments.pop("in_channels"), **arguments)
-    return new.to(device())
 
 
 def measure(subject: Subject) -> Numbers:

@@ -1,0 +1,101 @@
+"""View: what becomes of the network when blocks are taken out of it or change places, and how long its paths are."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from layerwise.errors import InputError
+from layerwise.explain.lesions import blocks, delete_each, delete_some, error_rate, exchangeable, swap_some
+from layerwise.explain.paths import path_gradients
+from layerwise.explain.subject import Subject, drawn
+from layerwise.explain.view import Chart, Part, Series, View
+
+BUDGET = 400_000_000_000  # multiply-adds of all measurements together: about 30 s on two cores
+MOST, LEAST = 1_000, 64  # pictures
+COUNTS, DRAWS, BATCH = (1, 2, 3, 4, 5), 3, 16
+
+
+def view(subject: Subject) -> View:
+    """Lesions of this network and of a second one beside it. Raises InputError where it has no blocks."""
+    networks = {"this network": subject}
+    if subject.against is not None:
+        networks["other network"] = subject.against
+    parts: dict[str, list[Series]] = {}
+    pictures = 0
+    for name, one in networks.items():
+        found, pictures = _lesions(one, subject, name)
+        for what, series in found.items():
+            parts.setdefault(what, []).append(series)
+    drawn_parts: list[Part] = []
+    for what, (caption, x, y) in CHARTS.items():
+        if what in parts:
+            drawn_parts.append(Chart(caption, x, y, tuple(parts[what]), log=what == "paths"))
+    return View(
+        "lesions", "Lesions",
+        "Which blocks the network needs. A residual network loses little without one block, and gets worse smoothly as "
+        "more go, as an ensemble of its paths would; a chain such as VGG is lost with one layer.",
+        "What would become of a network that was trained without the block: nothing is trained again.",
+        "Veit, Wilber, Belongie 2016, sections 4 and 5", tuple(drawn_parts),
+        (f"errors on {pictures:,} pictures", f"{DRAWS} draws for each number of blocks"))  # fmt: skip
+
+
+CHARTS = {
+    "each": ("Error after one block is deleted, in the order of the blocks; block 0 is the whole network.", "block",
+             "error (%)"),
+    "some": ("Mean error after several random blocks are deleted.", "blocks deleted", "error (%)"),
+    "swaps": ("Mean error after random pairs of blocks have changed places.", "pairs swapped", "error (%)"),
+    "paths": ("Gradient that reaches the picture along one path, by the number of blocks it goes through.",
+              "path length", "gradient norm"),
+    "contributions": ("What the paths of each length contribute to the gradient: their number times the gradient.",
+                      "path length", "share of the sum"),
+}
+
+
+def _lesions(subject: Subject, of: Subject, name: str) -> tuple[dict[str, Series], int]:
+    """The curves of one network by the keys of CHARTS, on the tested pictures of `of`, and how many they were."""
+    model = subject.file.model
+    side, channels = subject.file.preprocess.size, subject.file.preprocess.channels
+    known = blocks(model, torch.zeros(1, channels, side, side))
+    counts = [count for count in COUNTS if count <= len(known)]
+    passes = 1 + len(known) + 2 * DRAWS * len(counts)
+    most = min(MOST, max(LEAST, BUDGET // (subject.multiply_adds * passes)))
+    images, labels = subject.at_once(drawn(of.tested.samples, most))
+    measure = _counted(lambda network: error_rate(network, images, labels), passes, of.progress)
+    whole = measure(model)
+    each = [whole, *delete_each(model, known, measure).values()]
+    found = {"each": Series(name, tuple(map(float, range(len(each)))), tuple(each))}
+    some = {0: whole} | {count: statistics.fmean(errors)
+                         for count, errors in delete_some(model, known, measure, counts, DRAWS, 0).items()}
+    found["some"] = Series(name, tuple(map(float, some)), tuple(some.values()))
+    if exchangeable(known):
+        swaps = {0: whole} | {count: statistics.fmean(one.measured for one in draws)
+                              for count, draws in swap_some(model, known, measure, counts, DRAWS, 0).items()}
+        found["swaps"] = Series(name, tuple(map(float, swaps)), tuple(swaps.values()))
+    of.progress(passes, passes)
+    try:
+        lengths = sorted({round(step * len(known) / 10) for step in range(11)})
+        paths = path_gradients(model, images[:BATCH], labels[:BATCH], lengths, DRAWS, 0)
+    except InputError:  # its blocks have no two ways
+        return found, len(images)
+    x = tuple(float(one.length) for one in paths)
+    found["paths"] = Series(name, x, tuple(one.gradient for one in paths))
+    found["contributions"] = Series(name, x, tuple(one.contribution for one in paths))
+    return found, len(images)
+
+
+def _counted(measure: Callable[[nn.Module], float], total: int, progress: Callable[[int, int], None],
+             ) -> Callable[[nn.Module], float]:
+    """`measure`, which tells after each network how far all are."""
+    done = 0
+
+    def counted(network: nn.Module) -> float:
+        nonlocal done
+        progress(done, total)
+        done += 1
+        return measure(network)
+
+    return counted
