@@ -36,7 +36,9 @@ from faults import (  # noqa: E402  after the path, so that the file runs as a s
     nonfinite,
     pictures,
     processes,
+    reports,
     scenes,
+    wheel,
 )
 from faults.goal import Control, Goal, Outcome  # noqa: E402
 from layerwise import hardware  # noqa: E402
@@ -45,11 +47,13 @@ GOALS: tuple[Goal, ...] = (
     *kills.GOALS,
     *checkpoints.GOALS, *calls.GOALS, *nonfinite.GOALS,
     *pictures.GOALS, *accounts.GOALS, *bombs.GOALS, *scenes.GOALS, *folders.GOALS,
-    *loading.GOALS, *mutated.GOALS, *files.GOALS,
+    *loading.GOALS, *mutated.GOALS, *files.GOALS, *reports.GOALS, *wheel.GOALS,
     *processes.GOALS,
 )
 # Goals that RELIABILITY has and nothing here tries, and why.
-NOT_BUILT: dict[str, str] = {}
+NOT_BUILT: dict[str, str] = {
+    "B6": "leakage: `layerwise check` finds exact and near duplicates, 84 % of crops to 90 %; 20,000 pictures not tried",
+}
 RESULTS = ROOT / "results" / "faults"
 TABLE = ROOT / "results" / "faults.md"
 

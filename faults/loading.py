@@ -11,7 +11,6 @@ import io
 import itertools
 import json
 import os
-import pickle
 import random
 import sys
 import warnings
@@ -36,6 +35,7 @@ from layerwise.modelfile import ModelFile
 from layerwise.recipe import Recipe
 from layerwise.recipes.presets import preset
 from layerwise.report.run import read_run
+from tests.unsafe_loader import RefusedError, unsafely
 
 BANNED = ("import", "exec", "compile", "subprocess", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork",
           "os.startfile", "socket", "ctypes", "pickle", "marshal", "shutil", "os.mkdir", "os.remove", "os.rename",
@@ -263,7 +263,7 @@ def watched(trials: int, place: str, loader: str = "ours") -> None:
                 warnings.simplefilter("ignore")
                 try:
                     read(file)
-                except (InputError, pickle.UnpicklingError):  # the control's
+                except (InputError, RefusedError):
                     outcome = "refused"
                 except BaseException as error:
                     outcome = f"{type(error).__name__}: {str(error)[:100]}"
@@ -280,11 +280,6 @@ def watched(trials: int, place: str, loader: str = "ours") -> None:
     print(json.dumps([violations, counts]))
 
 
-def unsafely(file: Path) -> object:
-    """The control's loader; its payloads make a directory."""
-    return pickle.loads(file.read_bytes())
-
-
 def cannot_execute(trials: int, folder: Path, loader: str = "ours") -> Outcome:
     """C1."""
     found, failed = called(f"faults.loading:watched({trials}, {str(folder)!r}, {loader!r})", folder, 60 + trials / 10)
@@ -296,6 +291,6 @@ def cannot_execute(trials: int, folder: Path, loader: str = "ours") -> Outcome:
 
 GOALS = (
     Goal("C1", "loading can't execute: hostile files for every reader", "0 events of import, exec, process, socket, "
-         "library, writing or files outside; no mark", 5_000, 500, cannot_execute,
+         "library, writing or files outside; no mark", 5_000, 300, cannot_execute,
          (Control("a loader of pickles", lambda folder: cannot_execute(1, folder, "unsafe")),)),
 )

@@ -24,6 +24,7 @@ from layerwise.data.scan import Scanned, perceptual_hash, pixels_digest, scan_fi
 from layerwise.data.sheet import contact_sheet
 from layerwise.data.source import Samples
 from layerwise.errors import InputError
+from layerwise.spreadsheet import safe_cell
 
 IMBALANCE = 10
 SMALL = 32  # pixels: below, different pictures of one class (strokes of a digit) look like near duplicates
@@ -177,8 +178,7 @@ def write_pairs(duplicates: tuple[Duplicate, ...], file: Path) -> None:
         writer = csv.writer(stream)
         writer.writerow(names)
         for duplicate in duplicates:
-            cells = [str(getattr(duplicate, name)) for name in names]
-            writer.writerow(["'" + cell if cell[:1] in ("=", "+", "-", "@", "\t", "\r") else cell for cell in cells])
+            writer.writerow([safe_cell(str(getattr(duplicate, name))) for name in names])
 
 
 def _splits(

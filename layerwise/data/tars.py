@@ -46,7 +46,7 @@ def members(file: Path) -> list[Member]:
     try:
         with open(file, "rb") as stream:
             _walk(stream, 0, stamp[0], "", found)
-    except Exception as problem:  # a damaged or hostile archive may end in any
+    except (tarfile.TarError, OSError, EOFError, ValueError, OverflowError) as problem:
         raise InputError(f"{str(file)!r} is not a whole, uncompressed tar: {problem}",
                          "Pictures are read in place, by their offsets.",
                          "Fetch it again; unpack it first where it is compressed.") from None
