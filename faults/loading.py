@@ -51,6 +51,7 @@ CALLABLES = (("os", "system"), ("posix", "system"), ("os", "mkdir"), ("os", "pop
              ("operator", "methodcaller"), ("types", "CodeType"), ("code", "interact"), ("timeit", "timeit"),
              ("pty", "spawn"), ("os", "execv"), ("nt", "system"), ("pathlib", "Path"), ("logging.config", "dictConfig"),
              ("torch._dynamo", "optimize"), ("torch.utils.cpp_extension", "load_inline"), ("pip", "main"))  # fmt: skip
+WARM = 250  # files read before the watch, so that what is imported when it is needed is there
 RUN_FILES = ("recipe.json", "run.json", "manifest.json", "result.json", "index.json", "SHA256SUMS")
 NAMES = ("os.system", "__import__('os').system('touch MARK')", "builtins.exec", "!!python/object/apply:os.system",
          "!!python/name:os.system", "{0.__class__.__mro__[1].__subclasses__}", "{{ ''.__class__ }}", "__reduce__",
@@ -195,8 +196,13 @@ def hostile(folder: Path) -> Iterator[tuple[str, bytes]]:
     calls = [made for module, name in CALLABLES
              for pickled in pickles(module, name, commands.get(name, f"touch {mark}")) for made in wrapped(pickled)]
     random.Random(0).shuffle(calls)
-    mixed = itertools.zip_longest(calls, every[1:], fillvalue=calls[0])
-    yield from itertools.cycle(itertools.chain.from_iterable(mixed))
+    mixed = itertools.cycle(itertools.chain.from_iterable(itertools.zip_longest(calls, every[1:], fillvalue=calls[0])))
+    yield from itertools.islice(mixed, WARM)
+    for code in ("utf-16-be", "utf-16-le", "utf-32-be", "utf-32-le", "utf-8-sig"):  # json would import a codec
+        text = '{"a": 1}'.encode(code)
+        yield ".safetensors", len(text).to_bytes(8, "little") + text
+        yield ".json", text
+    yield from mixed
 
 
 def readers(ending: str) -> tuple[Callable[[Path], object], ...]:
@@ -246,7 +252,7 @@ def watched(trials: int, place: str, loader: str = "ours") -> None:
     folder = Path(place)
     made = hostile(folder)
     files = [next(made) for _ in range(trials)]
-    warm = [("", (folder / "good.safetensors").read_bytes()), *files[:250]]
+    warm = [("", (folder / "good.safetensors").read_bytes()), *files[:WARM]]
     if loader == "unsafe":
         files = [(".bin", pickled) for pickled in pickles("os", "mkdir", str(folder / "mark"))]
     watch = Watch(folder / "in")

@@ -182,7 +182,7 @@ def read(generation: Path) -> Generation:
                 raise InputError(f"{generation / name}: {words} {len(data[name])} of {expected['bytes']} bytes")
             if hashlib.sha256(data[name]).hexdigest() != expected["sha256"]:
                 raise InputError(f"{generation / name}: its SHA-256 is not the manifest's, so its content was altered")
-        return Generation(generation, load_tensors(data[TENSORS]), json.loads(data[STATE]))
+        return Generation(generation, load_tensors(data[TENSORS]), json.loads(str(data[STATE], "utf-8")))
     except FileNotFoundError as error:
         raise InputError(f"{error.filename}: missing") from None
     except OSError as error:  # a sector that can't be read, a lost permission
@@ -204,7 +204,7 @@ def _manifest(generation: Path) -> dict[str, Any]:
     path = generation / MANIFEST
     data = path.read_bytes()
     try:
-        found = json.loads(data)
+        found = json.loads(str(data, "utf-8"))
     except (ValueError, RecursionError):
         found = None
     if isinstance(found, dict):

@@ -146,7 +146,7 @@ def _parse(path: Path, data: bytes) -> tuple[dict[str, torch.Tensor], dict[str, 
     _refuse_foreign(path, data)
     try:
         tensors = load_tensors(data)
-        start = json.loads(data[8:8 + int.from_bytes(data[:8], "little")])
+        start = json.loads(str(data[8:8 + int.from_bytes(data[:8], "little")], "utf-8"))
     except (SafetensorError, ValueError, RuntimeError) as error:
         raise InputError(f"{path}: not a whole .safetensors file{_missing_bytes(data)} ({error})",
                          mend="Copy or download it again.") from None
@@ -213,7 +213,7 @@ def _missing_bytes(data: bytes) -> str:
     if len(data) < 8 + length and data[8:9] == b"{":
         return f": truncated at {len(data)} bytes, within its header of {length}"
     try:
-        header = json.loads(data[8:8 + length])
+        header = json.loads(str(data[8:8 + length], "utf-8"))
         whole = 8 + length + max(entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__")
     except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
         return ""

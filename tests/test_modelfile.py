@@ -102,6 +102,7 @@ def test_others_may_read_it_as_the_umask_allows(tmp_path: Path) -> None:
     (save({"a": torch.zeros(2)}, {"layerwise": "{"}), "its header is not JSON"),
     (save({"a": torch.zeros(2)}, {"layerwise": "[]"}), "not a JSON object"),
     (save({"a": torch.zeros(2)}, {"layerwise": "[" * 9000}), r"its header is not JSON \(maximum recursion depth"),
+    ((32).to_bytes(8, "little") + '{"a": 1}'.encode("utf-32-be"), r"not a whole \.safetensors file"),
     ((9000).to_bytes(8, "little") + b"[" * 9000, r"not a whole \.safetensors file"),
 ])
 def test_what_is_no_model_file_is_said(tmp_path: Path, data: bytes, message: str) -> None:

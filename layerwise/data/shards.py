@@ -176,7 +176,7 @@ def _rows(
 def _parsed(place: str, text: bytes) -> tuple[dict[str, Any], list[Shard]]:
     """The index with its facts as ImageFacts, and its shards; InputError where anything in it makes no sense."""
     try:
-        index = json.loads(text)
+        index = json.loads(str(text, "utf-8"))
         if index["format"] != FORMAT:
             raise _wrong(place, f"{INDEX}: format {index['format']!r}, known is {FORMAT}")
         for key in ("class_names", "notes"):

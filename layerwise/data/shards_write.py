@@ -254,7 +254,7 @@ def _digest(file: Path) -> str:
 
 def _read(file: Path) -> Any:
     with contextlib.suppress(OSError, ValueError):
-        return json.loads(file.read_bytes())
+        return json.loads(file.read_text("utf-8"))
     return None
 
 

@@ -88,7 +88,7 @@ def _from_safetensors(path: Path) -> dict[str, Tensor]:
     except (SafetensorError, ValueError, RuntimeError, OSError) as error:
         raise InputError(f"{path}: not a whole .safetensors file{missing} ({error})", mend=AGAIN) from None
     with path.open("rb") as file:
-        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+        header = json.loads(str(file.read(int.from_bytes(file.read(8), "little")), "utf-8"))
     if "layerwise" in header.get("__metadata__", {}):
         raise InputError(f"{path}: a model file of Layerwise already", mend="Use it as it is: layerwise predict FILE.")
     return tensors
@@ -102,7 +102,7 @@ def _missing_bytes(path: Path) -> str:
         if size < 8 + length:
             return f": truncated at {size} bytes, within its header of {length}"
         try:
-            header = json.loads(file.read(length))
+            header = json.loads(str(file.read(length), "utf-8"))
             ends = [entry["data_offsets"][1] for name, entry in header.items() if name != "__metadata__"]
         except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError):
             return ""

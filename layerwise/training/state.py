@@ -299,7 +299,7 @@ def read_input(run: Path) -> tuple[Preprocess, Colour | None]:
     try:
         data = path.read_bytes()
         tensors = load_tensors(data)
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
+        header = json.loads(str(data[8 : 8 + int.from_bytes(data[:8], "little")], "utf-8"))["__metadata__"]
         specification = json.loads(header["preprocess"])
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise InputError(f"{path}: can't be read ({error})", "It holds the preprocessing of this run.",
