@@ -11,7 +11,7 @@ from layerwise.errors import InputError
 from layerwise.explain.inversion import Objective, inversion
 from tests.left_as_it_was import Breaks, breaking, left_as_it_was, small
 
-FREE = Objective(alpha_weight=0.0, variation_weight=0.0)
+FREE = Objective(alpha_weight=0.0, variation_weight=0.0, bound=2.5)
 
 
 def test_regularisers_by_hand() -> None:
@@ -23,9 +23,9 @@ def test_regularisers_by_hand() -> None:
     assert aim.regularisers(picture).tolist() == [4.0 * ((1 + 9) + 9 + 1 + 0) / 4]
     aim = Objective(alpha_weight=0.0, beta=1.0, variation_weight=4.0, bound=2.0)
     assert float(aim.regularisers(picture)) == pytest.approx(10**0.5 + 3 + 1, rel=1e-5)
-    assert Objective().regularisers(torch.zeros(3, 2, 4, 4)).tolist() == [0, 0, 0]
+    assert Objective(bound=1.0).regularisers(torch.zeros(3, 2, 4, 4)).tolist() == [0, 0, 0]
     flat = torch.zeros(1, 1, 3, 3, requires_grad=True)
-    Objective(beta=1.0).regularisers(flat).sum().backward()
+    Objective(beta=1.0, bound=1.0).regularisers(flat).sum().backward()
     assert flat.grad is not None
     assert torch.isfinite(flat.grad).all()
 
@@ -60,7 +60,7 @@ def test_what_the_code_lost_does_not_come_back() -> None:
     found = inversion(model, picture, "0", FREE, steps=300)
     np.testing.assert_allclose(found.pictures[:, 0], picture[:, 0].numpy(), atol=0.02)
     assert np.abs(found.pictures[:, 1]).max() < 1.0
-    smooth = inversion(model, picture, "0", Objective(alpha_weight=0.0), steps=300)
+    smooth = inversion(model, picture, "0", Objective(alpha_weight=0.0, variation_weight=0.1, bound=2.5), steps=300)
     assert np.abs(np.diff(smooth.pictures[:, 1])).max() < np.abs(np.diff(found.pictures[:, 1])).max() / 3
 
 
@@ -83,6 +83,19 @@ def test_the_network_is_left_as_it_was_also_after_an_exception() -> None:
     broken = nn.Sequential(Breaks(3), small())
     with breaking(broken):
         inversion(broken, pictures, "1.5", steps=5)
+
+
+def test_the_bound_is_that_of_the_pictures_where_none_is_given() -> None:
+    """The same as with their largest absolute value, and the same for pictures ten times as large."""
+    model = nn.Sequential(nn.Conv2d(1, 2, 3, bias=False))
+    picture = torch.randn(1, 1, 6, 6)
+    found = inversion(model, picture, "0", steps=30)
+    known = Objective(bound=float(picture.abs().max()))
+    np.testing.assert_array_equal(inversion(model, picture, "0", known, steps=30).pictures, found.pictures)
+    large = inversion(model, 10 * picture, "0", steps=30)
+    np.testing.assert_allclose(large.pictures, 10 * found.pictures, rtol=1e-2, atol=1e-2)
+    fixed = inversion(model, 10 * picture, "0", known, steps=30)  # the control
+    assert not np.allclose(fixed.pictures, 10 * found.pictures, rtol=1e-2, atol=1e-2)
 
 
 def test_what_cannot_be_inverted_is_said() -> None:

@@ -11,7 +11,7 @@ regularisers are means over pixels in units of `bound`, so that their weights ho
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -29,17 +29,20 @@ NOISE = 0.1  # deviation of the first picture, in units of the bound
 class Objective:
     """What is minimised beside the code's error: weights of mean |x / bound|^alpha and of mean (dx^2 + dy^2)^(beta/2).
 
-    `bound` is the largest value that pictures have in the network's input space, about.
+    `bound` is about the largest absolute value that pictures have in the network's input space; None: that of the
+    pictures which are reconstructed. The default weights are a compromise for early and late layers: more variation
+    smooths what early layers still know, less leaves late layers' pictures to noise.
     """
 
     alpha: float = 6.0
-    alpha_weight: float = 1e-2
+    alpha_weight: float = 0.3
     beta: float = 2.0
-    variation_weight: float = 1e-1
-    bound: float = 2.5
+    variation_weight: float = 1.0
+    bound: float | None = None
 
     def regularisers(self, pictures: Tensor) -> Tensor:
         """Both regularisers of pictures (N, C, H, W), weighted: (N)."""
+        assert self.bound, "the bound is known once there are pictures"
         scaled = pictures / self.bound
         down = F.pad(scaled.diff(dim=2), (0, 0, 0, 1))
         right = F.pad(scaled.diff(dim=3), (0, 1))
@@ -77,6 +80,8 @@ def inversion(
     if steps < 1:
         raise InputError(f"steps={steps}: a picture needs at least one", mend="Use 200 or so.")
     aim = objective or Objective()
+    bound = aim.bound or float(images.abs().max()) or 1.0
+    aim = replace(aim, bound=bound)
     with torch.no_grad():
         code = map_at(model, images, layer).flatten(1)
         size = code.square().sum(1)
@@ -84,15 +89,15 @@ def inversion(
         raise InputError(f"layer {layer} answers a picture with nothing but 0", "There is no code to go back from.",
                          "Choose another layer or picture.")
     noise = torch.randn(images.shape, generator=torch.Generator().manual_seed(seed))
-    pictures = (noise * NOISE * aim.bound).to(images).requires_grad_()
-    adam = torch.optim.Adam([pictures], lr=rate * aim.bound)
+    pictures = (noise * NOISE * bound).to(images).requires_grad_()
+    adam = torch.optim.Adam([pictures], lr=rate * bound)
     history = []
 
     def errors() -> Tensor:
         return (map_at(model, pictures, layer).flatten(1) - code).square().sum(1) / size
 
     for step in range(steps):
-        adam.param_groups[0]["lr"] = rate * aim.bound * (1 + math.cos(math.pi * step / steps)) / 2
+        adam.param_groups[0]["lr"] = rate * bound * (1 + math.cos(math.pi * step / steps)) / 2
         with torch.enable_grad():
             found = errors()
             # The gradient of the picture alone: backward() would fill those of the weights too.
