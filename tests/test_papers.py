@@ -65,6 +65,17 @@ def test_a_small_run_cannot_pass_for_the_papers(tmp_path: Path) -> None:
     assert "reproduced" not in "\n".join(sections(tmp_path.parent, ledger.inline))
 
 
+def test_why_a_claim_fails_at_small_scale_stands_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    claim = Claim("Deep is better than other (section 1).", less("deep", "other"), "three steps are too few")
+    monkeypatch.setattr(EXPERIMENTS[NAME], "CLAIMS", {"better": claim})
+    put(tmp_path / "fails", "small", {"deep": [90.0], "other": [80.0]})
+    put(tmp_path / "holds", "small", {"deep": [80.0], "other": [90.0]})
+    fails, holds = (table(find(NAME), "small", tmp_path / name).claims[0] for name in ("fails", "holds"))
+    assert (fails.word, holds.word) == ("fails", "holds")
+    assert fails.because.endswith(". Cause: three steps are too few")
+    assert "Cause" not in holds.because
+
+
 def test_with_the_deviations_hidden_it_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The negative control."""
     put(tmp_path, "small", {"deep": [90.0, 90.2, 90.1]})

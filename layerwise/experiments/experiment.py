@@ -127,10 +127,14 @@ VERDICTS = ("holds", "holds only if", "fails", "inside the noise", "not measured
 
 @dataclass(frozen=True)
 class Claim:
-    """A sentence of the paper, in our words with its section, and the function that judges it."""
+    """A sentence of the paper, in our words with its section, and the function that judges it.
+
+    `cause` says of one that fails at small scale whether scale, data or a defect is why, and what showed it.
+    """
 
     text: str
     judge: Callable[[Results], Verdict]
+    cause: str = ""
 
 
 def less(smaller: str, larger: str, name: str = "error", by: float = 0.0) -> Callable[[Results], Verdict]:

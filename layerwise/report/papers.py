@@ -157,7 +157,8 @@ def judged(experiment: Experiment, results: Results) -> tuple[Judged, ...]:
             found.append(Judged(slug, claim.text, "not measured", NOT_JUDGED))
             continue
         verdict = claim.judge(results)
-        found.append(Judged(slug, claim.text, verdict.word, verdict.because))
+        told = f". Cause: {claim.cause}" if claim.cause and (verdict.word, results.scale) == ("fails", "small") else ""
+        found.append(Judged(slug, claim.text, verdict.word, verdict.because + told))
     return tuple(found)
 
 
