@@ -22,14 +22,14 @@ from layerwise.data.order import Place, epoch_batches, epoch_order
 from layerwise.data.place import placed
 from layerwise.data.preprocess import fit_preprocess
 from layerwise.distributed import World
-from layerwise.errors import InputError, Interrupted, LayerwiseError, MachineError
+from layerwise.errors import InputError, Interrupted, LayerwiseError
 from layerwise.models.shapes import check_input
 from layerwise.randomness import derived_seed
 from layerwise.recipe import Recipe, check
 from layerwise.signals import Signals
 from layerwise.training import transfer
 from layerwise.training.average import Average
-from layerwise.training.failure import AGAIN, LEAVE, TAKE, judged, sound
+from layerwise.training.failure import AGAIN, LEAVE, TAKE, judged, no_memory, sound
 from layerwise.training.graphs import passed
 from layerwise.training.memory import watched
 from layerwise.training.optimiser import clip_gradients, keep_frozen_statistics, set_rate, unfreeze
@@ -303,8 +303,7 @@ def gradients(training: Training, batch: dict[str, Any]) -> dict[str, float]:
             return sums
         torch._foreach_copy_(buffers, kept)
         if position.micro_batch == 1:
-            raise MachineError("one picture at a time does not fit into memory",
-                               mend="Choose a smaller network or input_size.") from scarcity
+            raise no_memory(training, batch["index"].tolist()) from scarcity
         position.micro_batch = math.ceil(min(position.micro_batch, max(world.exchange(count))) / 2)
         note(training, f"memory ran out: from step {position.step} on micro-batches of {position.micro_batch}; "
                        "batch normalisation takes its statistics over those")

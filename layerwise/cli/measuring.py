@@ -1,4 +1,4 @@
-"""The commands that measure: evaluate, calibrate, reject, report."""
+"""The commands that measure: evaluate, calibrate, reject, report, replay."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Annotated
 import typer
 
 from layerwise.cli.app import Json, data_dir
-from layerwise.cli.tables import print_json
+from layerwise.cli.tables import print_json, print_table
 from layerwise.console import SETTINGS, note, out
 
 
 def register(app: typer.Typer) -> None:
     """Adds the commands of this file."""
-    for command in (evaluate, calibrate, reject, report):
+    for command in (evaluate, calibrate, reject, report, replay):
         app.command(command.__name__)(command)
 
 
@@ -112,4 +112,28 @@ def report(
     if as_json:
         return print_json({"report": str(page), "summary": pages.summary(run)})
     out(f"report: {page}")
+    return None
+
+
+def replay(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The directory of the run.", show_default=False)],
+    step: Annotated[int, typer.Option(min=0, metavar="N", help="The step, counted from 0; a failure names its own.",
+                                      show_default=False)],
+    out_dir: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Where pictures.png and step.json go; "
+                                                 "none: replays/step-N in the run.", show_default=False)] = None,
+    as_json: Json = False,
+) -> None:
+    """Shows the pictures, labels and losses of one step of a training, such as one that failed."""
+    from layerwise.jobs.replay import replay
+    from layerwise.training.preparation import RunOptions
+
+    found = replay(run, step, out_dir, RunOptions(data_dir=data_dir(), offline=SETTINGS.offline))
+    if as_json:
+        return print_json(found.to_json())
+    for line in found.lines():
+        out(line)
+    print_table(("index", "picture", "label", "loss"),
+                [(one.index, one.id, one.label, one.told) for one in found.pictures])
+    for file in found.files:
+        out(f"written: {file}")
     return None

@@ -42,19 +42,23 @@ class Classify:
             logits, auxiliary = cast(SupervisedNetwork, model).with_auxiliary(batch["image"])
         else:
             logits = model(batch["image"])
-        loss = self._loss(logits.float(), batch)
+        loss = self._mixed(logits.float(), batch).mean()
         for answer in auxiliary.values():
-            loss = loss + self.auxiliary_weight * self._loss(answer.float(), batch)
+            loss = loss + self.auxiliary_weight * self._mixed(answer.float(), batch).mean()
         if "label_b" in batch:
             return {"loss": loss}
         return {"loss": loss, "errors": (logits.argmax(1) != batch["label"]).sum()}
 
-    def _loss(self, logits: Tensor, batch: Batch) -> Tensor:
+    def each(self, model: nn.Module, batch: Batch) -> Tensor:
+        """The loss of each picture of a batch, (N,), without auxiliary heads."""
+        return self._mixed(model(batch["image"]).float(), batch)
+
+    def _mixed(self, logits: Tensor, batch: Batch) -> Tensor:
         losses = self._losses(logits, batch["label"])
         if "label_b" in batch:
             weight = batch["weight"]
             losses = weight * losses + (1 - weight) * self._losses(logits, batch["label_b"])
-        return losses.mean()
+        return losses
 
     def _losses(self, logits: Tensor, labels: Tensor) -> Tensor:
         if self.kind == "cross-entropy":

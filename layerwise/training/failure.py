@@ -19,7 +19,7 @@ import torch
 
 from layerwise import checkpoint, rundir
 from layerwise.data.loader import plain_batches
-from layerwise.errors import ToleranceError
+from layerwise.errors import MachineError, ToleranceError
 from layerwise.randomness import derived_seed
 from layerwise.training.optimiser import freeze, optimiser_tensors
 from layerwise.training.state import Training, note, restore, save
@@ -114,7 +114,8 @@ def _go_back(training: Training, place: str) -> None:
                    + (f" and left step {before.step - 1} out" if again else ""))
 
 
-def write_bundle(training: Training, rows: Sequence[int], loss: float, norm: float, place: str = "") -> Path:
+def write_bundle(training: Training, rows: Sequence[int], loss: float, norm: float, place: str = "",
+                 kind: str = "not finite") -> Path:
     """Writes what `layerwise replay` shows of a failure: the step, its pictures, and the first non-finite number.
 
     Returns failures/step-N in the run.
@@ -125,13 +126,23 @@ def write_bundle(training: Training, rows: Sequence[int], loss: float, norm: flo
     layer = next((name for name, parameter in training.model.named_parameters()
                   if parameter.grad is not None and not bool(torch.isfinite(parameter.grad).all())), None)
     rundir.write_json(bundle / "failure.json", {
-        "step": position.step, "epoch": position.epoch, "batch": position.batch, "loss": str(loss),
+        "kind": kind, "step": position.step, "epoch": position.epoch, "batch": position.batch, "loss": str(loss),
         "gradient_norm": str(norm), "first_non_finite_gradient": layer, "first_non_finite_state": place or None,
         "pictures": [training.train.ids[row] for row in rows], "indices": list(rows),
         "learning_rate": training.schedule.rate(position.samples), "recipe": training.recipe.hash,
         "dropout_seed": derived_seed(training.recipe.seed, "step", position.step),
     })
     return bundle
+
+
+def no_memory(training: Training, rows: Sequence[int]) -> MachineError:
+    """The error of a step for which there is no memory, even one picture at a time; its pictures are named."""
+    named = ""
+    if training.world.first:
+        bundle = write_bundle(training, rows, math.nan, math.nan, kind="out of memory")
+        named = f"The {len(rows)} pictures of step {training.position.step} are named in {bundle}/failure.json."
+    return MachineError("one picture at a time does not fit into memory", named,
+                        "Choose a smaller network or input_size.")
 
 
 def stop_before_step(training: Training, rows: Sequence[int], loss: float, norm: float) -> NoReturn:
@@ -155,7 +166,7 @@ def stop_before_step(training: Training, rows: Sequence[int], loss: float, norm:
     raise ToleranceError(
         f"step {training.position.step}: the loss is {loss}, the gradient's norm {norm}; the step was not taken",
         f"{_OFTEN + ' ' if often else ''}{saved}; the batch's {len(rows)} pictures are named in "
-        f"{bundle}/failure.json, the first is {training.train.ids[rows[0]]!r}.",
+        f"{bundle}/failure.json, the first is {training.train.ids[rows[0]]!r} (layerwise replay shows them).",
         f"Start anew with a lower rate: layerwise train {shlex.quote(recipe.network)} {shlex.quote(recipe.data)} "
         f"--recipe {shlex.quote(str(training.run))} {settings}" if anew else
         f"Go on with a lower rate: layerwise resume {shlex.quote(str(training.run))} {settings}",
