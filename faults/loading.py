@@ -208,7 +208,7 @@ def hostile(folder: Path) -> Iterator[tuple[str, bytes]]:
 def readers(ending: str) -> tuple[Callable[[Path], object], ...]:
     """Every function of ours that opens such a file."""
     if ending == ".json":
-        return (lambda file: Recipe.from_json(file.read_text("utf-8"), str(file)),
+        return (lambda file: Recipe.from_json(file.read_text("utf-8", "replace"), str(file)),
                 lambda file: result.read(file.parent), lambda file: read_run(file.parent),
                 lambda file: checkpoint.read(file.parent), lambda file: find_layout(str(file.parent)))
     return (lambda file: find_layout(str(file)),) if ending == ".csv" else (modelfile.read, weightfile.read)
