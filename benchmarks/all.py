@@ -45,6 +45,7 @@ RUNS = (
     Run("memory.py", ("--networks", "resnet50"), 150),
     Run("folder_memory.py", (), 180),
     Run("loading.py", ("--rounds", "3", "--pictures", "128"), 150),
+    Run("exact.py", ("--networks", "lenet5", "resnet20", "--rounds", "3"), 90),
     Run("models.py", ("--rounds", "5", "--batch", "2"), 240),
     Run("training.py", (), 600),
     Run("seconds.py", ("--seeds", "0", "--steps", "1"), 420),

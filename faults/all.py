@@ -85,7 +85,7 @@ def attempted(goal: Goal, share: float = 1.0) -> Row:
         goal.id, goal.title, goal.bar, outcome.trials, list(outcome.violations), caught,
         round(time.monotonic() - started, 1), outcome.notes,
         len(outcome.violations) <= goal.allowed and all(found for _, found in caught),
-        f"{hardware.cores()} cores, {hardware.cpu_name()}", versions["code"],
+        hardware.machine(), versions["code"],
         datetime.now(UTC).strftime("%Y-%m-%d"),
     )
 

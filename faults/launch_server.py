@@ -117,7 +117,6 @@ def harmed(job: Job, training: Training, folder: Path) -> None:
 def work(job: Job, words: Sequence[str], folder: Path, rank: int) -> int:
     """One process of an attempt: trains or resumes as `words` say; returns its exit status."""
     heartbeat.begin()
-    CONTROLS[job["control"]]()
     loader.worker_count = lambda: int(job["threads"])
     gradients = train.gradients
 
@@ -146,6 +145,7 @@ def work(job: Job, words: Sequence[str], folder: Path, rank: int) -> int:
 def launched(job: Job) -> int:
     """The launcher of a job, in a process of its own; returns its exit status."""
     folder, attempts = Path(job["folder"]), [0]
+    CONTROLS[job["control"]]()  # for the launcher and for all that it starts
 
     def forked(words: Sequence[str], environment: Mapping[str, str], said: Path) -> int:
         rank, pipe = int(environment["RANK"]), int(environment[heartbeat.PIPE])

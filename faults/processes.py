@@ -197,14 +197,15 @@ def freezes(trials: int, folder: Path, control: str = "") -> Outcome:
 def _watched(place: Path) -> subprocess.Popen[bytes]:
     """Ends every process of a trial in which nobody else does, after the time in which a freeze must be found."""
     script = f"""
-import os, signal, time
+import contextlib, os, signal, time
 from pathlib import Path
 place = Path({str(place)!r})
 while not list(place.glob("harm-*")):
     time.sleep(0.05)
 time.sleep({DETECTED})
 for path in place.glob("pid-*"):
-    os.kill(int(path.read_text()), signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(int(path.read_text()), signal.SIGKILL)
 """
     return subprocess.Popen([sys.executable, "-c", script])
 

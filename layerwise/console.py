@@ -24,6 +24,7 @@ class Settings:
     offline: bool = False
     data_dir: str = ""
     confirmed: bool = False
+    exact: bool = False
 
 
 SETTINGS = Settings()

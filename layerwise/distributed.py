@@ -123,6 +123,12 @@ class World:
             dist.all_reduce(values)
         return tuple(values.tolist())
 
+    def add_tensor(self, tensor: Tensor) -> None:
+        """Makes `tensor` its sum over the processes."""
+        if self.size > 1:
+            with self._reaching():
+                dist.all_reduce(tensor)
+
     def add_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Makes each gradient its sum over the processes; a missing one counts as 0."""
         for one in (trained := [one for one in parameters if one.requires_grad and self.size > 1]):

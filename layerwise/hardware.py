@@ -50,6 +50,11 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
+def machine() -> str:
+    """This machine in words, as measurements name it: cores and processor."""
+    return f"{cores()} cores, {cpu_name()}"
+
+
 def _device(wanted: str) -> torch.device:
     have = ["cpu"]
     if torch.cuda.is_available():
@@ -86,8 +91,9 @@ def resolve(recipe: Recipe) -> Recipe:
         chosen["precision"] = "bf16" if bf16 else "fp32"
     if recipe.memory_format == "auto":
         chosen["memory_format"] = "contiguous" if device.type == "mps" else "channels-last"
+    usual = not recipe.virtual_workers and recipe.batch_norm == "process"
     if recipe.compile == "auto":
-        chosen["compile"] = "yes" if device.type == "cuda" and not recipe.virtual_workers else "no"
+        chosen["compile"] = "yes" if device.type == "cuda" and usual else "no"
     if recipe.threads == 0:  # the order of sums depends on it, so with virtual workers it is the same everywhere
         chosen["threads"] = 1 if recipe.virtual_workers else cores()
     if recipe.micro_batch == 0:

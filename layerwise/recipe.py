@@ -115,6 +115,9 @@ class Recipe:
     virtual_workers: int = _field("parts of each batch with statistics of their own, their gradients added in one "
                                   "order: the same bits on any number of processes; 0: none", least=0,
                                   formerly=0)  # fmt: skip
+    batch_norm: str = _field("whose pictures its statistics are over: process: those of each process's micro-batch "
+                             "(the papers'); all: those of the micro-batches of all processes at once",
+                             "process", "all", formerly="process")  # fmt: skip
     momentum: float = _field("momentum of sgd and rmsprop; beta1 of adam and adamw", least=0, below=1)
     nesterov: bool = _field("Nesterov's form of momentum (sgd)")
     velocity: str = _field("outside: v = mu v + g, w -= rate v (torch); inside: v = mu v - rate g, w += v (AlexNet)",

@@ -36,9 +36,9 @@ from layerwise.training.optimiser import clip_gradients, keep_frozen_statistics,
 from layerwise.training.preparation import RunOptions, banner, handshake, heard, open_split, record_of, say, threaded
 from layerwise.training.probe import probe_micro_batch, validation_batch
 from layerwise.training.resumption import branched, differences, write_branch
-from layerwise.training.running_statistics import look_at_running_averages
+from layerwise.training.running_statistics import look_at_running_averages, put_back
 from layerwise.training.state import Training, assemble, checkpoint_size, note, read_input, restore, save, write_input
-from layerwise.training.virtual_workers import exact_gradients
+from layerwise.training.synchronised import own_gradients
 
 LINES_PER_EPOCH = 10
 
@@ -264,8 +264,8 @@ def gradients(training: Training, batch: dict[str, Any]) -> dict[str, float]:
     micro-batch is halved and the same batch begins again, from the same statistics. Where a number is not finite the
     statistics of batch normalisation are put back too; else those of the first process become everyone's.
     """
-    if training.recipe.virtual_workers:
-        return exact_gradients(training, batch)
+    if instead := own_gradients(training.recipe):
+        return instead(training, batch)
     model, position, world = training.model, training.position, training.world
     buffers = list(model.buffers())
     kept = [buffer.clone() for buffer in buffers]
@@ -299,9 +299,9 @@ def gradients(training: Training, batch: dict[str, Any]) -> dict[str, float]:
             sums["loss"], sums["errors"] = world.add(loss_sum, float(sum(numbers[1::2])))
             world.copy_from_first(buffers)
             if not all(math.isfinite(value) for value in sums.values()):
-                torch._foreach_copy_(buffers, kept)
+                put_back(buffers, kept)
             return sums
-        torch._foreach_copy_(buffers, kept)
+        put_back(buffers, kept)
         if position.micro_batch == 1:
             raise no_memory(training, batch["index"].tolist()) from scarcity
         position.micro_batch = math.ceil(min(position.micro_batch, max(world.exchange(count))) / 2)

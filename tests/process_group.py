@@ -24,6 +24,7 @@ import numpy as np
 import torch
 import torch.distributed
 from evaluated import model_file, samples
+from small_network import network
 
 from layerwise import distributed, evaluate, train
 from layerwise.data import DataOptions, loader, open_data
@@ -35,6 +36,7 @@ from layerwise.tasks.classify import Classify
 from layerwise.training import preparation, virtual_workers
 from layerwise.training.optimiser import optimiser_tensors
 from layerwise.training.state import Training
+from layerwise.training.synchronised import Synchronised
 
 HUNG = 99  # the exit code of a process that had to be killed
 COUNTS = (1, 7, 100)
@@ -121,6 +123,27 @@ def words_job(job: Job, log: dict[str, Any]) -> None:
         with world.together():
             if world.rank == job.get("fails"):
                 raise FileNotFoundError("gone.png")
+
+
+def synchronised_job(job: Job, log: dict[str, Any]) -> None:
+    """A forward and backward pass over `count` pictures in float64; with `mode` all, statistics over all processes."""
+    with distributed.joined() as world:
+        model = network().double()
+        model.get_submodule("head.2").p = 0.0
+        drawn = torch.Generator().manual_seed(1)
+        images = torch.randn(job["count"], 1, 6, 6, generator=drawn, dtype=torch.float64)
+        labels = torch.arange(job["count"]) % 4
+        mine, wanted = (part.tensor_split(world.size)[world.rank] for part in (images, labels))
+        idle = not len(mine)
+        if idle:
+            mine, wanted = images.new_ones(1, 1, 6, 6), labels.new_zeros(1)
+        synchronised = Synchronised(world, idle) if job["mode"] == "all" else contextlib.nullcontext()
+        with synchronised:
+            loss = torch.nn.functional.cross_entropy(model(mine), wanted)
+        (loss * (0 if idle else len(mine)) / job["count"]).backward()
+        world.add_gradients(model.parameters())
+        log["gradients"] = torch.cat([one.grad.reshape(-1) for one in model.parameters()]).tolist()
+        log["statistics"] = torch.cat([one.reshape(-1).double() for one in model.buffers()]).tolist()
 
 
 def run_out_of_memory(training: Training) -> None:
@@ -215,7 +238,8 @@ CONTROLS: dict[str, Callable[[], None]] = {
     "add in order": add_in_order,
 }
 JOBS: dict[str, Callable[[Job, dict[str, Any]], None]] = {
-    "train": train_job, "evaluate": evaluate_job, "words": words_job}
+    "train": train_job, "evaluate": evaluate_job, "words": words_job,
+    "synchronised": synchronised_job}
 
 
 def child(job: Job, rank: int, folder: Path) -> int:

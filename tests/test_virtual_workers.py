@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
 
 from layerwise.errors import InputError
+from layerwise.recipe import changed, check
+from layerwise.recipes import exact
+from layerwise.recipes.presets import preset
 from layerwise.training.virtual_workers import Tree, require_divisible
 
 
@@ -60,3 +66,40 @@ def test_at_most_a_branch_a_height_is_held() -> None:
 def test_processes_that_would_cut_a_branch_are_refused(workers: int, processes: int) -> None:
     with pytest.raises(InputError, match=rf"virtual_workers={workers} can't be shared by {processes} processes"):
         require_divisible(workers, processes)
+
+
+@pytest.mark.parametrize(("settings", "workers"), [
+    ([], 8), (["batch_size=12"], 4), (["batch_size=6"], 2), (["batch_size=17"], 8), (["batch_size=9"], 4),
+    (["virtual_workers=6"], 6),
+])
+def test_an_exact_recipe_has_workers_with_two_pictures_each_and_one_thread(settings: list[str], workers: int) -> None:
+    made = exact.made_exact(changed(preset("digits"), settings))
+    assert (made.virtual_workers, made.threads) == (workers, 1)
+    check(made)
+
+
+@pytest.mark.parametrize(("setting", "says"), [
+    ("threads=2", "threads=2: the order of a sum"), ("deterministic=no", "deterministic=False: equal runs may differ"),
+    ("compile=yes", "compile=yes: the compiler"), ("device=mps", "device=mps: it promises no order"),
+    ("batch_size=3", "batch_size=3: at least two workers"),
+])
+def test_what_can_not_be_exact_is_refused(setting: str, says: str) -> None:
+    with pytest.raises(InputError, match="--exact: recipe 'digits' can't be exact") as found:
+        exact.made_exact(changed(preset("digits"), [setting]))
+    assert says in found.value.details[0]
+
+
+def test_the_price_is_said_of_the_machine_that_it_was_measured_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "exact.json"
+    monkeypatch.setattr(exact, "MEASURED", file)
+    nothing = "what it costs on this machine is measured by benchmarks/exact.py"
+    assert exact.price("lenet5", "here") == nothing
+    rows = [{"network": "lenet5", "ratio": 1.5}, {"network": "resnet20", "ratio": 1.25}]
+    file.write_text(json.dumps({"machine": "here", "rows": rows}))
+    assert exact.price("lenet5", "here") == "costs about 1.50x the time of a step, measured by benchmarks/exact.py"
+    assert exact.price("vgg_a", "here").startswith("costs about 1.25x to 1.50x the time of a step (lenet5, resnet20)")
+    assert exact.price("lenet5", "elsewhere") == nothing
+    file.write_text("{")
+    assert exact.price("lenet5", "here") == nothing

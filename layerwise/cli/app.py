@@ -26,7 +26,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-FLAGS = ("--debug", "--no-colour", "--no-color", "--offline", "--yes")
+FLAGS = ("--debug", "--no-colour", "--no-color", "--offline", "--yes", "--exact")
 VALUED = ("--data-dir",)
 
 
@@ -66,6 +66,8 @@ def options(
     offline: Annotated[bool, typer.Option("--offline", help="Make no network call.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Go on without asking, where a network does not suit the input "
                                       "or a cost is to be agreed to.")] = False,
+    exact: Annotated[bool, typer.Option("--exact", help="With train: the same bits on any number of processes, at a "
+                                        "price that is said.")] = False,
     no_colour: Annotated[bool, typer.Option("--no-colour", "--no-color",
                                             help="No colour and no moving line (also: NO_COLOR).")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
@@ -74,7 +76,10 @@ def options(
 ) -> None:
     """Trains, tests and uses the convolutional networks of the papers."""
     SETTINGS.data_dir, SETTINGS.offline, SETTINGS.confirmed = data_dir, offline, yes
-    SETTINGS.no_colour, SETTINGS.debug = no_colour, debug
+    SETTINGS.no_colour, SETTINGS.debug, SETTINGS.exact = no_colour, debug, exact
+    if exact and context.invoked_subcommand not in (None, "train"):
+        raise InputError("--exact: only layerwise train takes it", "A run keeps to what it began with.",
+                         "Leave it out; a run that began so is resumed so.")
     if context.invoked_subcommand is None:
         names = ", ".join(command.name or "" for command in app.registered_commands)
         raise InputError("layerwise: no command given", f"The commands are: {names}.",

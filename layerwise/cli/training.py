@@ -46,10 +46,13 @@ def train(
                              "A run that is started again would leave the other seeds out.",
                              "Start a command for each seed with --set seed=N.")
         return _launched(processes, as_json, [
-            "train", network, data, *_valued("--recipe", recipe), *_settings(settings), *_valued("--from", start_from),
-            *_valued("--out", out_dir), *_valued("--split", split)])
+            "train", network, data, *(["--exact"] if SETTINGS.exact else []), *_valued("--recipe", recipe),
+            *_settings(settings), *_valued("--from", start_from), *_valued("--out", out_dir),
+            *_valued("--split", split)])
     from layerwise.jobs.main_job import closing_lines, spread_lines, train_seeds
     from layerwise.jobs.recipe_choice import for_training
+    from layerwise.recipe import check
+    from layerwise.recipes.exact import made_exact
     from layerwise.training.preparation import RunOptions
 
     given = [*(settings or []), *([f"start_from={start_from}"] if start_from else []),
@@ -57,6 +60,9 @@ def train(
     options = RunOptions(out=out_dir, data_dir=data_dir(),
                          offline=SETTINGS.offline, confirmed=SETTINGS.confirmed)
     chosen = for_training(network, data, recipe, given)
+    if SETTINGS.exact:
+        chosen = made_exact(chosen)
+        check(chosen)
     if not recipe:
         note(f"recipe {chosen.name}, which fits {network} and these pictures; --recipe chooses another")
     found = train_seeds(chosen, options, seeds)

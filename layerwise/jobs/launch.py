@@ -100,7 +100,7 @@ class Attempt:
                 one.heard = now
             elif now - one.heard > FROZEN:
                 state, worked = activity(one.pid)
-                if worked > one.worked + 0.05:
+                if state not in "Tt" and worked > one.worked + 0.05:  # it works, without a moment for its sign
                     one.heard, one.worked = now, worked
                 elif state in "RD?" and now - one.heard <= SILENT:
                     continue

@@ -27,6 +27,14 @@ def contradictions(recipe: Values) -> list[str]:
 
 def _workers(recipe: Values) -> Iterator[str]:
     workers = recipe["virtual_workers"]
+    if recipe["batch_norm"] == "all":
+        if workers:
+            yield f"batch_norm=all with virtual_workers={workers}: a worker has its own statistics; set one of the two"
+        if recipe["compile"] == "yes":
+            yield "batch_norm=all with compile=yes: the sums over the processes are not compiled; set compile=no"
+        if recipe["recompute"] != "none":
+            yield (f"batch_norm=all with recompute={recipe['recompute']}: what is computed again would not see the "
+                   "other processes; set recompute=none")
     if not workers:
         return
     each = math.ceil(recipe["batch_size"] / workers)

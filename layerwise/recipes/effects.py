@@ -97,6 +97,7 @@ FIELDS: Mapping[str, Effect] = {
     "reference_batch": _RATE,
     "batch_size": _BATCH,
     "virtual_workers": judged(0.1, "batch normalisation takes its statistics over a worker's part"),
+    "batch_norm": judged(0.1, "whose pictures batch normalisation takes its statistics over"),
     "micro_batch": judged(0.1, "batch normalisation takes its statistics over it; see below"),
     "momentum": judged(0.5, "0.9 for 0 makes the rate ten times as large"),
     "nesterov": _DETAIL,

@@ -63,6 +63,7 @@ _FAST = Recipe(
     batch_size=128,
     micro_batch=0,
     virtual_workers=0,
+    batch_norm="process",
     momentum=0.9,
     nesterov=True,
     velocity="outside",

@@ -23,9 +23,9 @@ RECIPE_PARTS = {
     "Duration": "unit duration evaluate_every",
     "Schedule": "schedule milestones decay_factor plateau_patience plateau_threshold plateau_drops warmup "
                 "warmup_length warmup_rate warmup_error",
-    "Optimiser": "optimiser learning_rate reference_batch batch_size micro_batch virtual_workers momentum nesterov "
-                 "velocity beta2 epsilon weight_decay weight_decay_on loss auxiliary_weight label_smoothing ema "
-                 "clip_norm non_finite",
+    "Optimiser": "optimiser learning_rate reference_batch batch_size micro_batch virtual_workers batch_norm momentum "
+                 "nesterov velocity beta2 epsilon weight_decay weight_decay_on loss auxiliary_weight label_smoothing "
+                 "ema clip_norm non_finite",
     "Selection and test": "select protocol",
     "Machine": "device precision memory_format recompute compile threads deterministic checkpoint_seconds",
 }

@@ -14,6 +14,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from layerwise import hardware
 from layerwise.models.shapes import cost
+from layerwise.training.running_statistics import put_back
 from layerwise.training.state import Recorded, Training, note
 
 # Multiply-adds of a step above which kernels take longer than their calls; computed from peak rates, not measured.
@@ -80,7 +81,7 @@ def _begin(training: Training, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     except RuntimeError as error:
         slopes, recorded = [], None
         replay.reason = f"the recording failed ({str(error).splitlines()[0]})"
-    torch._foreach_copy_(buffers, kept)
+    put_back(buffers, kept)
     model.zero_grad(set_to_none=True)
     losses = _ordinary(training, batch, 1.0)
     if recorded is not None:

@@ -17,6 +17,7 @@ from layerwise.distributed import World
 from layerwise.errors import InputError
 from layerwise.models.shapes import cost
 from layerwise.recipe import Recipe
+from layerwise.recipes.exact import price
 from layerwise.training.optimiser import describe_groups
 from layerwise.training.state import Training, class_counts
 from layerwise.training.virtual_workers import require_divisible
@@ -129,6 +130,9 @@ def banner(training: Training) -> list[str]:
         f"{recipe.device}, {recipe.threads} threads, {recipe.precision}, {recipe.memory_format}, seed {recipe.seed}, "
         f"{'deterministic' if recipe.deterministic else 'not deterministic'}; recipe {recipe.hash[:12]}",
     ]
+    if recipe.virtual_workers:
+        lines.append(f"exact: {recipe.virtual_workers} virtual workers, {recipe.threads} thread"
+                     f"{'s' if recipe.threads > 1 else ''} a process; {price(recipe.network, hardware.cpu_name())}")
     if recipe.batch_size > len(training.train):
         lines.append(f"{len(training.train)} pictures are fewer than the global batch: each batch holds all of them")
     counts = class_counts(training.train)

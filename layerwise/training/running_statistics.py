@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from layerwise import hardware
@@ -98,3 +98,9 @@ def _wrong(training: Training, model: nn.Module, chosen: Samples) -> NDArray[np.
 
     with torch.no_grad(), hardware.autocast(training.recipe):
         return np.concatenate([np.zeros(0, bool), *answered()])
+
+
+def put_back(tensors: list[Tensor], kept: list[Tensor]) -> None:
+    """Overwrites `tensors` with `kept`, their values before; a network without buffers has none."""
+    if tensors:
+        torch._foreach_copy_(tensors, kept)

@@ -19,6 +19,7 @@ from layerwise import hardware
 from layerwise.errors import InputError, MachineError
 from layerwise.randomness import derived_seed
 from layerwise.training.optimiser import clip_gradients
+from layerwise.training.running_statistics import put_back
 from layerwise.training.state import Training
 
 
@@ -92,7 +93,7 @@ def exact_gradients(training: Training, batch: dict[str, Any]) -> dict[str, floa
                 gradients.add(None)
                 statistics.add(None)
                 continue
-            torch._foreach_copy_(moving, before)
+            put_back(moving, before)
             for one, value in counted:  # a batch is one batch, whatever the number of workers
                 one.copy_(value)
             torch.manual_seed(derived_seed(recipe.seed, "step", training.position.step, "worker", worker))
@@ -120,7 +121,7 @@ def exact_gradients(training: Training, batch: dict[str, Any]) -> dict[str, floa
     sums = {"loss": math.fsum(row[0] for row in every), "errors": math.fsum(row[1] for row in every),
             "samples": samples, "unread": unread, "norm": norm}
     if not all(math.isfinite(value) for value in sums.values()):
-        torch._foreach_copy_(moving, before)
+        put_back(moving, before)
         for one, value in counted:
             one.copy_(value)
     return sums
