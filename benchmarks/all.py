@@ -49,6 +49,7 @@ RUNS = (
     Run("models.py", ("--rounds", "5", "--batch", "2"), 240),
     Run("training.py", (), 600),
     Run("seconds.py", ("--seeds", "0", "--steps", "1"), 420),
+    Run("explain.py", (), 300),
 )
 NO_BENCHMARKS = ("all.py", "peaks.py", "transcriptions.py")
 ABSENT = "needs weights and photographs that are not in this repository"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import html
 import json
 import re
@@ -176,9 +177,7 @@ def test_what_can_not_be_shown_is_said(whole: tuple[Path, str], tmp_path: Path) 
     with pytest.raises(InputError, match="can't be the page's file"):
         explain(whole[0], Ask(("kernels",), out=tmp_path))
     alone = tmp_path / "alone.safetensors"
-    file = modelfile.read(whole[0])
-    object.__setattr__(file, "recipe", None)
-    modelfile.write(alone, file)
+    modelfile.write(alone, dataclasses.replace(modelfile.read(whole[0]), recipe=None))
     found = explain(alone, Ask(("kernels",)))
     assert found.page == tmp_path / "alone-explain.html"
     assert parsed(found.page.read_text("utf-8")).problems == []

@@ -53,7 +53,7 @@ def quiet(done: int, total: int) -> None:
     """Progress that nobody watches."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Subject:
     """A model file and how its pictures are opened: `opened("test")` gives a split of its own data.
 

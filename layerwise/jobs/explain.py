@@ -137,7 +137,7 @@ def _made(subject: Subject, name: str, words: str, key: str) -> View | Layerwise
     kept = views_kept.read(file, key)
     if kept is not None:
         return kept
-    object.__setattr__(subject, "progress", progress_of(words))
+    subject.progress = progress_of(words)
     try:
         made = make(subject, name)
     except LayerwiseError as error:

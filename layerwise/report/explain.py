@@ -50,7 +50,7 @@ def heading_of(files: RunFiles) -> Heading:
 
 def explain_page(files: RunFiles | None, heading: Heading, views: Sequence[View], missing: Sequence[Missing] = (),
                  most: int = MOST_BYTES) -> str:
-    """The page as text, of at most `most` bytes but for its report; views in their order.
+    """The page as text, of at most `most` bytes (its report may be more); views in their order.
 
     A view that makes it larger is left out, the largest first, and its tab says so.
     """

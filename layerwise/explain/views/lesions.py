@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from layerwise.errors import InputError
-from layerwise.explain.lesions import blocks, delete_each, delete_some, error_rate, exchangeable, swap_some
+from layerwise.explain.lesions import Block, blocks, delete_each, delete_some, error_rate, exchangeable, swap_some
 from layerwise.explain.paths import path_gradients
 from layerwise.explain.subject import Subject, drawn
-from layerwise.explain.view import Chart, Part, Series, View
+from layerwise.explain.view import Chart, Part, Series, Table, View
 
 BUDGET = 400_000_000_000  # multiply-adds of all measurements together: about 30 s on two cores
 MOST, LEAST = 1_000, 64  # pictures
@@ -30,7 +30,12 @@ def view(subject: Subject) -> View:
         found, pictures = _lesions(one, subject, name)
         for what, series in found.items():
             parts.setdefault(what, []).append(series)
-    drawn_parts: list[Part] = []
+    errors = parts["each"][0].y
+    names = [block.name for block in _blocks(subject)]
+    drawn_parts: list[Part] = [Table("Each block of this network, and the error without it.",
+                                     ("block", "number", "error (%)"), tuple(
+        (name, number, round(error, 2)) for number, (name, error) in
+        enumerate(zip(["none deleted", *names], errors, strict=True))))]
     for what, (caption, x, y) in CHARTS.items():
         if what in parts:
             drawn_parts.append(Chart(caption, x, y, tuple(parts[what]), log=what == "paths"))
@@ -41,6 +46,11 @@ def view(subject: Subject) -> View:
         "What would become of a network that was trained without the block: nothing is trained again.",
         "Veit, Wilber, Belongie 2016, sections 4 and 5", tuple(drawn_parts),
         (f"errors on {pictures:,} pictures", f"{DRAWS} draws for each number of blocks"))  # fmt: skip
+
+
+def _blocks(subject: Subject) -> tuple[Block, ...]:
+    side, channels = subject.file.preprocess.size, subject.file.preprocess.channels
+    return blocks(subject.file.model, torch.zeros(1, channels, side, side))
 
 
 CHARTS = {
@@ -57,9 +67,7 @@ CHARTS = {
 
 def _lesions(subject: Subject, of: Subject, name: str) -> tuple[dict[str, Series], int]:
     """The curves of one network by the keys of CHARTS, on the tested pictures of `of`, and how many they were."""
-    model = subject.file.model
-    side, channels = subject.file.preprocess.size, subject.file.preprocess.channels
-    known = blocks(model, torch.zeros(1, channels, side, side))
+    model, known = subject.file.model, _blocks(subject)
     counts = [count for count in COUNTS if count <= len(known)]
     passes = 1 + len(known) + 2 * DRAWS * len(counts)
     most = min(MOST, max(LEAST, BUDGET // (subject.multiply_adds * passes)))
