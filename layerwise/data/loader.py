@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Any
 
 import numpy as np
@@ -38,7 +38,8 @@ from layerwise.data.order import Place, class_weights, draw_rates, epoch_batches
 from layerwise.data.preprocess import Preprocess, to_tensor
 from layerwise.data.source import Samples
 from layerwise.data.statistics import worker_count
-from layerwise.errors import InputError
+from layerwise.data.workers import Progress, Workers
+from layerwise.errors import InputError, LayerwiseError, MachineError
 from layerwise.recipe import Recipe
 
 __all__ = [
@@ -54,6 +55,8 @@ __all__ = [
 AHEAD = 3  # batches in work before they are asked for
 TOGETHER = 8  # pictures that a thread makes before it asks for more; a hand-over is about 30 microseconds
 CACHED = 1 << 16  # numbers that are normalised at a time, 256 KiB as float32
+STALLED = 3.0  # seconds without a picture after which other threads begin again
+LONGEST = 60.0  # and after which, with these too, the training ends: a sleeping disk needs ten
 MOST_BAD = 0.01  # part of an epoch's files that may turn unreadable
 
 Picture = NDArray[np.uint8]
@@ -291,11 +294,13 @@ def _streamed(
     thread keeps for its pictures. The pool also normalises it, into its place in the batch, while it lies in the
     core's cache. `assemble(batch, positions that were read, their pictures (N, C, H, W), ids that were not)` makes the
     batch of them, in one more thread. Where there is a GPU the batch lies in pinned memory.
+
+    A picture is a function of its place, so where a thread hangs others make the same batches again. Raises
+    MachineError where these hang too, or where a thread fails in a way that no file explains.
     """
     normalise, memory, own = Normaliser(preprocess), Batches(pinned=torch.cuda.is_available()), threading.local()
     shape, threads = (preprocess.size, preprocess.size, preprocess.channels), workers or worker_count()
-    decoders = ThreadPoolExecutor(threads, "layerwise-decode")
-    assembler = ThreadPoolExecutor(1, "layerwise-assemble")
+    decoders, assembler, progress = Workers(threads, "layerwise-decode"), Workers(1, "layerwise-assemble"), Progress()
 
     def collect(batch: int, stack: Tensor, futures: list[Future[list[int]]]) -> dict[str, Any]:
         bad = [at for future in futures for at in future.result()]
@@ -314,10 +319,18 @@ def _streamed(
             if not hasattr(own, "scratch"):
                 own.scratch = Scratch()
             for at in range(first, min(first + TOGETHER, count)):
+                name, key = samples.ids[int(batches[batch][at])], object()
+                progress.begin(key, name)
                 try:
                     normalise(make(at, own.scratch), rows[at])
                 except UnreadableError:
                     bad.append(at)
+                except LayerwiseError:
+                    raise
+                except BaseException as error:
+                    raise _failed(name, error) from error
+                finally:
+                    progress.end(key)
             return bad
 
         return assembler.submit(collect, batch, stack, [decoders.submit(fill, at) for at in range(0, count, TOGETHER)])
@@ -325,6 +338,15 @@ def _streamed(
     try:
         waiting = deque(submit(batch) for batch in range(min(AHEAD, len(batches))))
         for batch in range(len(batches)):
+            if progress.stalls(waiting[0], STALLED):
+                decoders.cancel()
+                assembler.cancel()
+                decoders, assembler = Workers(threads, "layerwise-decode"), Workers(1, "layerwise-assemble")
+                waiting = deque(submit(batch + ahead) for ahead in range(len(waiting)))
+                if progress.stalls(waiting[0], LONGEST):
+                    raise MachineError(
+                        f"{LONGEST:g} seconds without a picture", "Each of these is read and does not come to an end.",
+                        "Look at the disk or the network that they lie on, then resume the run.", progress.begun())
             made = waiting.popleft().result()
             if batch + AHEAD < len(batches):
                 waiting.append(submit(batch + AHEAD))
@@ -332,6 +354,11 @@ def _streamed(
             del made
     finally:
         # Decoders first: the assembler may wait for a picture, and a cancelled one ends that wait.
-        assembler.shutdown(wait=False, cancel_futures=True)
-        decoders.shutdown(wait=True, cancel_futures=True)
-        assembler.shutdown(wait=True)
+        assembler.cancel()
+        decoders.close(STALLED)
+        assembler.close(STALLED)
+
+
+def _failed(name: str, error: BaseException) -> MachineError:
+    return MachineError(f"{name}: a thread failed while it made this picture ({type(error).__name__}: {error})",
+                        "Nothing of its batch was trained on.", "Resume the run; if it fails again, look at that file.")
