@@ -12,6 +12,7 @@ import functools
 import hashlib
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -41,6 +42,7 @@ class Job:
     workers: int = 0
     scarce: bool = False
     falter: tuple[str, int, float] | None = None
+    patience: tuple[float, float] | None = None
     versions: dict[str, str] = field(default_factory=dict)
     capability: str = ""
     environment: dict[str, str] = field(default_factory=dict)
@@ -104,6 +106,16 @@ def server() -> Server:
 
 
 @contextmanager
+def serving(environment: dict[str, str]) -> Iterator[Server]:
+    """Another fork server, with variables of its own, ended at the end."""
+    one = Server(environment)
+    try:
+        yield one
+    finally:
+        one.close()
+
+
+@contextmanager
 def in_memory(folder: Path) -> Iterator[Path]:
     """A folder in memory where the system has one, else `folder`: a killed process loses nothing that it wrote.
 
@@ -116,18 +128,24 @@ def in_memory(folder: Path) -> Iterator[Path]:
         yield Path(name)
 
 
-def write_pictures(folder: Path, equal: bool, train: int = 60, val: int = 12) -> Path:
-    """Grey PNGs of patterns in three classes. `equal` ones of 8x8 go into memory, others stay files."""
-    numbers = np.random.default_rng(0)
-    for part, count in (("train", train), ("val", val)):
+def write_pictures(folder: Path, equal: bool, order: random.Random | None = None) -> Path:
+    """60 grey PNGs of patterns in three classes, and 12 for validation; written in an order that is drawn.
+
+    `equal` ones of 8x8 go into memory, others stay files.
+    """
+    numbers, drawn = np.random.default_rng(0), []
+    for part, count in (("train", 60), ("val", 12)):
         for index in range(count):
             kind = index % 3
             height, width = (8, 8) if equal else (8 + index % 3, 9 + index % 2)
             picture = numbers.integers(0, 120, (height, width), np.uint8)
             picture[kind * 2 : kind * 2 + 3] += 100
-            path = folder / part / f"class-{kind}" / f"{index:03d}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(picture).save(path)
+            drawn.append((folder / part / f"class-{kind}" / f"{index:03d}.png", picture))
+    if order is not None:
+        order.shuffle(drawn)
+    for path, picture in drawn:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(picture).save(path)
     return folder
 
 

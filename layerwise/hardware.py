@@ -18,6 +18,9 @@ import torch
 from layerwise.errors import InputError, MachineError
 from layerwise.recipe import Recipe
 
+# Variables that choose other instructions in torch's libraries than the processor's best: other sums, other last bits.
+LIMITING = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ONEDNN_DEFAULT_FPMATH_MODE", "MKL_CBWR",
+            "MKL_ENABLE_INSTRUCTIONS")
 PACKAGES = ("layerwise", "torch", "numpy", "pillow", "scipy", "safetensors")
 
 
@@ -168,6 +171,12 @@ def _revision() -> str:
     return done.stdout.strip()
 
 
+def _capability() -> str:
+    """The instructions that torch computes with, and what limits its libraries to others."""
+    limits = [f"{name}={os.environ[name]}" for name in LIMITING if name in os.environ]
+    return ", ".join([torch.backends.cpu.get_cpu_capability(), *limits])
+
+
 def describe(recipe: Recipe) -> dict[str, Any]:
     """What a resolved recipe runs on: device, processor, cores, threads, precision, instruction set."""
     device = torch.device(recipe.device)
@@ -179,7 +188,7 @@ def describe(recipe: Recipe) -> dict[str, Any]:
         "precision": recipe.precision,
         "memory_format": recipe.memory_format,
         "compile": recipe.compile,
-        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "cpu_capability": _capability(),
         "deterministic": recipe.deterministic,
         "system": f"{platform.system()} {platform.machine()}",
     }

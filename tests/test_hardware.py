@@ -81,3 +81,12 @@ def test_the_first_signal_asks_and_the_second_stops() -> None:
     with Signals() as signals:
         signal.raise_signal(signal.SIGINT)
         assert signals.exit_code == 130
+
+
+def test_variables_that_limit_the_instructions_are_described(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = hardware.resolve(preset("digits"))
+    for name in hardware.LIMITING:
+        monkeypatch.delenv(name, raising=False)
+    plain = hardware.describe(recipe)["cpu_capability"]
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "SSE41")
+    assert hardware.describe(recipe)["cpu_capability"] == f"{plain}, ONEDNN_MAX_CPU_ISA=SSE41"
