@@ -32,11 +32,14 @@ from faults import (  # noqa: E402  after the path, so that the file runs as a s
     folders,
     kills,
     leaks,
+    limits,
+    loader_threads,
     loading,
     mutated,
     nonfinite,
     pictures,
     processes,
+    repeats,
     reports,
     scenes,
     wheel,
@@ -45,7 +48,7 @@ from faults.goal import Control, Goal, Outcome  # noqa: E402
 from layerwise import hardware  # noqa: E402
 
 GOALS: tuple[Goal, ...] = (
-    *kills.GOALS,
+    *kills.GOALS, *limits.GOALS, *loader_threads.GOALS, *repeats.GOALS,
     *checkpoints.GOALS, *calls.GOALS, *nonfinite.GOALS,
     *pictures.GOALS, *accounts.GOALS, *bombs.GOALS, *scenes.GOALS, *folders.GOALS, *leaks.GOALS,
     *loading.GOALS, *mutated.GOALS, *files.GOALS, *reports.GOALS, *wheel.GOALS,
