@@ -12,6 +12,7 @@ import typer
 
 import layerwise
 from layerwise.cli import app
+from layerwise.cli.app import FLAGS, VALUED
 from layerwise.recipes.presets import PRESETS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -32,6 +33,7 @@ def wrong_command(line: str) -> str:
     if words[1] not in COMMANDS and words[1] != "COMMAND":
         return f"{line}: there is no command {words[1]}"
     known = {name for option in COMMANDS[words[1]].params for name in option.opts} if words[1] in COMMANDS else set()
+    known |= {*FLAGS, *VALUED}  # may stand anywhere
     for word, following in zip(words, [*words[1:], ""], strict=True):
         if word.startswith("--") and word not in known:
             return f"{line}: {words[1]} has no option {word}"
