@@ -88,4 +88,20 @@ def test_the_normalisation_learns_a_shift_and_no_scale() -> None:
 def test_every_normalisation_of_the_network_has_no_scale() -> None:
     norms = [module for module in build("airnet").modules() if isinstance(module, nn.BatchNorm2d)]
     assert len(norms) == 6
-    assert all(norm.weight is None for norm in norms)
+    assert [name for norm in norms for name in norm.state_dict() if name == "weight"] == []
+    assert all(norm.weight.eq(1).all() and not norm.weight.requires_grad for norm in norms)
+
+
+def test_the_shift_is_in_the_second_derivative() -> None:
+    """torch's batch normalisation without a scale leaves it out; gradgradcheck finds that."""
+    inputs = [torch.randn(3, 2, 2, 2, dtype=torch.float64, requires_grad=True),
+              torch.randn(2, dtype=torch.float64, requires_grad=True)]
+    norm = ShiftNorm(2).double()
+
+    def shifted(maps: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        return torch.func.functional_call(norm, {"bias": bias}, (maps,))
+
+    assert torch.autograd.gradgradcheck(shifted, inputs)
+    with pytest.raises(RuntimeError, match="Jacobian mismatch"):
+        torch.autograd.gradgradcheck(lambda maps, bias: nn.functional.batch_norm(maps, None, None, None, bias, True),
+                                     inputs)

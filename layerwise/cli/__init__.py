@@ -16,6 +16,7 @@ import typer
 from layerwise import heartbeat
 from layerwise.cli import (
     comparing,
+    drilling,
     explaining,
     importing,
     looking,
@@ -35,7 +36,8 @@ __all__ = ["app", "main"]
 
 KINDS = {1: "internal", 2: "input", 3: "machine", 4: "tolerance"}  # others: interrupted by a signal
 
-for group in (training, measuring, comparing, explaining, predicting, importing, packing, looking, tuning, reproducing):
+for group in (training, measuring, comparing, explaining, predicting, importing, packing, looking, tuning, reproducing,
+              drilling):
     group.register(app)
 
 

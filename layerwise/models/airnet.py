@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from functools import partial
 
+import torch
 from torch import Tensor, nn
 
 from layerwise.models.network import Network, Paper, Reported, named
@@ -28,7 +29,9 @@ class ShiftNorm(nn.BatchNorm2d):
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels, momentum=FORGETTING)
-        self.register_parameter("weight", None)
+        # A fixed scale of 1, in no state: torch's second derivative without any scale leaves the shift out.
+        del self.weight
+        self.register_buffer("weight", torch.ones(channels), persistent=False)
 
     def reset_parameters(self) -> None:
         """Statistics of mean 0 and variance 1; the shift at 0."""
