@@ -7,7 +7,6 @@ checkpoint, and it is said which.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import tempfile
@@ -109,8 +108,7 @@ def replay(run: Path, step: int, out: Path | None = None, options: RunOptions = 
                              "steps, counted from 0", mend="Name one of them.")
         weights, exact = _give_weights(training, run, step)
     place = Place(epoch, number, workers=recipe.virtual_workers)
-    with contextlib.closing(shared_batches(data.train, recipe, preprocess, place, colour)) as batches:
-        batch = next(batches)
+    batch = next(shared_batches(data.train, recipe, preprocess, place, colour))
     losses = _losses(training, batch, step)
     pictures = tuple(_picture(data.train, int(index), loss)
                      for index, loss in zip(batch["index"], losses.tolist(), strict=True))
