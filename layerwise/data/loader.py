@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -91,7 +91,7 @@ def shared_batches(
     place: Place,
     colour: Colour | None = None,
     workers: int = 0,
-) -> Iterator[dict[str, Any]]:
+) -> Generator[dict[str, Any], None, None]:
     """As `training_batches`, the share of one process of several: the same pictures, whatever their number.
 
     A share may be without pictures, where the batch has fewer than there are processes; it then has N = 0. Each
