@@ -22,7 +22,7 @@ from layerwise.cli import as_known
 from layerwise.errors import LayerwiseError
 
 ERRORS = (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EINTR)
-LIMITS = (200, 700, 1500, 3000, 4000, 6000)  # bytes a file may have
+LIMITS = (200, 700, 1500, 3000, 4000)  # bytes a file may have
 CLEAR = (2, 3)  # bad input, the machine can't
 STEPS = "duration=4"
 
