@@ -23,7 +23,7 @@ demo: $(VENV)/core-is-installed
 	$(BIN)/layerwise train resnet20 digits --recipe digits
 
 test: check
-	$(BIN)/python -m pytest -q -n $(WORKERS) --durations 10
+	$(BIN)/python -m pytest -q -n $(WORKERS) --durations 40
 
 check: $(VENV)/dev-is-installed
 	$(BIN)/ruff check .

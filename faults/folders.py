@@ -92,7 +92,8 @@ def copied(from_: str, to: str, how: str = "") -> Callable[[Path, int, str], obj
         other = CLASSES[(CLASSES.index(name) + 1) % len(CLASSES)]
         source = first(root / from_.replace("CLASS", name))
         target = root / to.replace("CLASS", name).replace("OTHER", other)
-        image = Image.open(source)
+        with Image.open(source) as opened:
+            image = opened.copy()
         if how == "mirrored":
             image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(target / "copy.png")
         elif how == "larger":

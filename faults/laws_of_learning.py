@@ -137,7 +137,7 @@ def slopes(model: nn.Module, task: Classify, parts: list[tuple[Tensor, Tensor]],
     total = torch.zeros(sum(one.numel() for one in model.parameters()), dtype=torch.float64)
     for images, labels in parts:
         if len(labels):
-            loss = task._loss(model(images), {"label": labels}) * (len(labels) / whole)
+            loss = task._mixed(model(images), {"label": labels}).mean() * (len(labels) / whole)
             total += torch.cat([one.flatten() for one in torch.autograd.grad(loss, list(model.parameters()))])
     return total
 
@@ -175,7 +175,7 @@ def mixed_labels(kind: str, data: Any) -> None:
     weight = torch.rand(len(labels), dtype=torch.float64)
     logits = model(images).detach()
     alone = [task._losses(logits, one) for one in (labels, others)]
-    found = task._loss(logits, {"label": labels, "label_b": others, "weight": weight})
+    found = task._mixed(logits, {"label": labels, "label_b": others, "weight": weight}).mean()
     close(found, (weight * alone[0] + (1 - weight) * alone[1]).mean())
 
 

@@ -104,8 +104,8 @@ def stay_text(trials: int, folder: Path) -> Outcome:
 def unescaped(folder: Path) -> Outcome:
     """The control: the template without its escaping."""
     unsafe = jinja2.Environment(autoescape=False, trim_blocks=True, lstrip_blocks=True)
-    unsafe.filters.update(page._environment().filters)
-    with mock.patch.object(page, "_environment", return_value=unsafe):
+    unsafe.filters.update(page.environment().filters)
+    with mock.patch.object(page, "environment", return_value=unsafe):
         names = SEEDS[:12]
         return Outcome(len(names), tuple(Page(report(hostile_run(folder / "run", names)).read_text("utf-8")).problems))
 

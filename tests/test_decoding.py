@@ -23,6 +23,7 @@ from layerwise.data.loader import Normaliser, plain_batches, training_batches
 from layerwise.data.memory import Scratch
 from layerwise.data.preprocess import Preprocess, fit_preprocess
 from layerwise.data.source import Samples
+from layerwise.errors import MachineError
 from tests.random_samples import in_memory, recipe
 
 RULES = ImageRules()
@@ -346,7 +347,7 @@ def test_evaluation_decodes_every_picture_whole(tmp_path: Path, monkeypatch: pyt
     for index, image in enumerate(images):
         expected = preprocess.tensor(open_image(samples.paths[index], RULES)[0])[0]  # type: ignore[index]
         assert np.array_equal(image.numpy(), expected.numpy())
-    with pytest.raises(pytest.fail.Exception):
+    with pytest.raises(MachineError, match="evaluation is scaled"):  # a thread's failure, told with its picture
         list(training_batches(samples, recipe(**CROP), preprocess, 0, 0))
 
 

@@ -1,7 +1,12 @@
-"""The fault suite's slice: each goal tried a few times, each control caught; and that the suite itself can fail."""
+"""The fault suite's slice: each goal tried a few times; and that the suite itself can fail.
+
+A run of the tests leaves the controls of the goals, and the goals of LONG, to `make faults`, which always runs them;
+LAYERWISE_ALL_FAULTS=1 takes them here too (some three minutes more).
+"""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -22,6 +27,9 @@ def failing(folder: Path) -> Outcome:
     raise RuntimeError(folder.name)
 
 
+ALL = bool(os.environ.get("LAYERWISE_ALL_FAULTS"))
+LONG = ("A1c", "A7", "B5", "E5", "F2")  # 8 seconds or more for the shortest slice
+LEFT_TO_THE_SUITE = "controls and long goals are left to `make faults`; LAYERWISE_ALL_FAULTS=1 runs them here"
 CAUGHT = Control("caught", lambda folder: Outcome(1, ("found",)))
 MISSED = Control("missed", lambda folder: Outcome(1))
 
@@ -30,6 +38,8 @@ MISSED = Control("missed", lambda folder: Outcome(1))
 def test_the_goal_holds(goal: Goal, tmp_path: Path) -> None:
     if why := goal.needs():
         pytest.skip(why)
+    if goal.id in LONG and not ALL:
+        pytest.skip(LEFT_TO_THE_SUITE)
     outcome = goal.attempt(goal.slice, tmp_path)
     assert outcome.trials >= 1
     assert len(outcome.violations) <= goal.allowed, outcome.violations[:5]
@@ -40,6 +50,8 @@ def test_the_goal_holds(goal: Goal, tmp_path: Path) -> None:
 def test_the_control_is_caught(goal: Goal, control: Control, tmp_path: Path) -> None:
     if why := goal.needs():
         pytest.skip(why)
+    if not ALL:
+        pytest.skip(LEFT_TO_THE_SUITE)
     assert control.attempt(tmp_path).violations
 
 

@@ -249,6 +249,8 @@ def test_a_system_without_them(monkeypatch: pytest.MonkeyPatch) -> None:
         launch(2, [], lambda run: [])
 
 
+@pytest.mark.skipif(not os.environ.get("LAYERWISE_ALL_PROCESSES"),
+                    reason="half a minute; LAYERWISE_ALL_PROCESSES=1 runs it, and goal F1 does the same")
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_the_command_survives_the_loss_of_the_first_process(tmp_path: Path) -> None:
     """`layerwise train --processes 2`, cold: process 0 is killed behind its first checkpoint."""

@@ -23,6 +23,9 @@ ROOT = Path(__file__).resolve().parent.parent
 ARGUMENTS = (NAME, "--seeds", "1", "--yes", "--offline")
 LIMIT = 120.0
 
+SLOW = pytest.mark.skipif(not os.environ.get("LAYERWISE_ALL_PROCESSES"),
+                          reason="half a minute each; LAYERWISE_ALL_PROCESSES=1 runs them")
+
 
 def start(folder: Path, *arguments: str, **environment: str) -> subprocess.Popen[str]:
     folder.mkdir(parents=True, exist_ok=True)
@@ -61,7 +64,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return kept(folder)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGKILL, -9, marks=SLOW)])
 def test_a_stopped_row_goes_on_to_the_same_result(number: int, code: int, tmp_path: Path,
                                                   whole: dict[str, Any]) -> None:
     process = start(tmp_path, *ARGUMENTS)
@@ -93,6 +96,7 @@ def test_two_processes_do_not_train_the_same_row(tmp_path: Path) -> None:
     kept(tmp_path)
 
 
+@SLOW
 def test_several_processes_together(tmp_path: Path, whole: dict[str, Any]) -> None:
     """As torchrun starts them: one trains, tests and keeps with the other's help; the table comes once."""
     with socket.socket() as free:
