@@ -64,7 +64,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     return kept(folder)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGKILL, -9, marks=SLOW)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+@SLOW
 def test_a_stopped_row_goes_on_to_the_same_result(number: int, code: int, tmp_path: Path,
                                                   whole: dict[str, Any]) -> None:
     process = start(tmp_path, *ARGUMENTS)
@@ -81,6 +82,7 @@ def test_a_stopped_row_goes_on_to_the_same_result(number: int, code: int, tmp_pa
     assert kept(tmp_path) == whole, "weights, curve and numbers are those of a run that nobody stopped"
 
 
+@SLOW
 def test_two_processes_do_not_train_the_same_row(tmp_path: Path) -> None:
     first = start(tmp_path, *ARGUMENTS)
     until(first, lambda: list(tmp_path.glob("runs/reproduce/*/run.json")))
