@@ -118,6 +118,7 @@ def average_goes_on(data: Any) -> None:
 
 
 def set_weights(model: nn.Module, values: Any) -> None:
+    """Gives the two parameters of a small network the first two values and the rest."""
     with torch.no_grad():
         for parameter, part in zip(model.parameters(), (values[:2], values[2:]), strict=True):
             parameter.copy_(torch.tensor(part).view_as(parameter))

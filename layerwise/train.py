@@ -29,7 +29,7 @@ from layerwise.recipe import Recipe, check
 from layerwise.signals import Signals
 from layerwise.training import transfer
 from layerwise.training.average import Average
-from layerwise.training.failure import AGAIN, LEAVE, TAKE, judged, no_memory, sound
+from layerwise.training.failure import AGAIN, LEAVE, TAKE, judged, no_memory, pictures_of_all, sound
 from layerwise.training.graphs import passed
 from layerwise.training.memory import watched
 from layerwise.training.optimiser import clip_gradients, keep_frozen_statistics, set_rate, unfreeze
@@ -270,10 +270,7 @@ def gradients(training: Training, batch: dict[str, Any]) -> dict[str, float]:
     buffers = list(model.buffers())
     kept = [buffer.clone() for buffer in buffers]
     count = len(batch["label"])
-    whole = int(world.add(count)[0])
-    if not whole:
-        raise InputError(f"step {position.step}: none of the batch's pictures can be read any more",
-                         mend="Check that the files are still there, then resume the run.")
+    whole = pictures_of_all(training, batch)
     while True:
         training.optimiser.zero_grad(set_to_none=True)
         sums: dict[str, float] = {"samples": count, "unread": len(batch["bad"]), "scarce": 0}

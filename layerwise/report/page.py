@@ -115,6 +115,7 @@ def _context(files: RunFiles) -> Record:
 
 @cache
 def template_file(name: str) -> str:
+    """The text of a template or style sheet of this folder."""
     return resources.files("layerwise.report").joinpath(name).read_text("utf-8")
 
 

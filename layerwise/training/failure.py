@@ -19,7 +19,7 @@ import torch
 
 from layerwise import checkpoint, rundir
 from layerwise.data.loader import plain_batches
-from layerwise.errors import MachineError, ToleranceError
+from layerwise.errors import InputError, MachineError, ToleranceError
 from layerwise.randomness import derived_seed
 from layerwise.training.optimiser import freeze, optimiser_tensors
 from layerwise.training.state import Training, note, restore, save
@@ -30,6 +30,15 @@ _OFTEN = "Too many steps had to be left out or gone back from."
 LOWER = 10  # what the rate is divided by in the advice
 ASKED = 64
 FAR_ABOVE = 5  # times the loss of a guess
+
+
+def pictures_of_all(training: Training, batch: dict[str, Any]) -> int:
+    """The pictures of the global batch, over all processes. Raises InputError where none can be read any more."""
+    count = int(training.world.add(len(batch["label"]))[0])
+    if not count:
+        raise InputError(f"step {training.position.step}: none of the batch's pictures can be read any more",
+                         mend="Check that the files are still there, then resume the run.")
+    return count
 
 
 def judged(training: Training, batch: dict[str, Any], sums: dict[str, float]) -> str:

@@ -19,8 +19,9 @@ from torch.overrides import TorchFunctionMode
 
 from layerwise import hardware
 from layerwise.distributed import World
-from layerwise.errors import InputError, MachineError
+from layerwise.errors import MachineError
 from layerwise.recipe import Recipe
+from layerwise.training.failure import pictures_of_all
 from layerwise.training.optimiser import clip_gradients
 from layerwise.training.running_statistics import put_back
 from layerwise.training.state import Training
@@ -120,10 +121,7 @@ def synchronised_gradients(training: Training, batch: dict[str, Any]) -> dict[st
     buffers = list(model.buffers())
     kept = [buffer.clone() for buffer in buffers]
     count = len(batch["label"])
-    whole = int(world.add(count)[0])
-    if not whole:
-        raise InputError(f"step {training.position.step}: none of the batch's pictures can be read any more",
-                         mend="Check that the files are still there, then resume the run.")
+    whole = pictures_of_all(training, batch)
     passes = math.ceil(max(world.exchange(count)) / training.position.micro_batch)
     parts = {name: value for name, value in batch.items() if isinstance(value, Tensor)}
     training.optimiser.zero_grad(set_to_none=True)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from layerwise import hardware
 from layerwise.errors import InputError, MachineError
 from layerwise.randomness import derived_seed
+from layerwise.training.failure import pictures_of_all
 from layerwise.training.optimiser import clip_gradients
 from layerwise.training.running_statistics import put_back
 from layerwise.training.state import Training
@@ -78,10 +79,7 @@ def exact_gradients(training: Training, batch: dict[str, Any]) -> dict[str, floa
     moving = [one for one in model.buffers() if one.is_floating_point()]
     before = [one.clone() for one in moving]
     counted = [(one, one.clone()) for one in model.buffers() if not one.is_floating_point()]
-    whole = int(world.add(len(batch["label"]))[0])
-    if not whole:
-        raise InputError(f"step {training.position.step}: none of the batch's pictures can be read any more",
-                         mend="Check that the files are still there, then resume the run.")
+    whole = pictures_of_all(training, batch)
     each = recipe.virtual_workers // world.size
     gradients, statistics = Tree(), Tree()
     told: list[tuple[float, float]] = []
