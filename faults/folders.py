@@ -33,7 +33,7 @@ COPIES, CLEAN = 5, 20
 SIDE = 40
 
 
-def texture(seed: int, side: int) -> NDArray[np.uint8]:
+def texture(seed: int, side: int = 96) -> NDArray[np.uint8]:
     """A random picture with the spectrum of a photograph, (side, side, 3)."""
     frequencies = np.hypot(*np.meshgrid(np.fft.fftfreq(side), np.fft.fftfreq(side)))
     frequencies[0, 0] = 1

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
+from faults.folders import texture
 from layerwise.data import DataOptions, open_data
 from layerwise.data import check as check_module
 from layerwise.data.check import CheckOptions, CheckReport, check_data, refusal
@@ -20,16 +21,6 @@ from layerwise.data.scan import perceptual_hash, thumbnail
 from layerwise.errors import InputError
 
 OPTIONS = DataOptions(offline=True)
-
-
-def texture(seed: int, side: int = 96) -> NDArray[np.uint8]:
-    """A random picture with the spectrum of a photograph, (side, side, 3)."""
-    frequencies = np.hypot(*np.meshgrid(np.fft.fftfreq(side), np.fft.fftfreq(side)))
-    frequencies[0, 0] = 1
-    noise = np.fft.fft2(np.random.default_rng(seed).standard_normal((3, side, side)))
-    values = np.real(np.fft.ifft2(noise / frequencies**1.5))
-    low, span = values.min(axis=(1, 2), keepdims=True), np.ptp(values, axis=(1, 2), keepdims=True)
-    return np.asarray(((values - low) / span * 255).transpose(1, 2, 0), dtype=np.uint8)
 
 
 def save(file: Path, pixels: NDArray[np.uint8], **options: object) -> None:
