@@ -1,22 +1,18 @@
-"""A process that has imported Layerwise and forks a child for each job, so that a kill costs a fork, not an import.
+"""The trainings of jobs.py, each in a forked process, with a fault in it or a guard taken out.
 
-Standard input: one job a line, `jobs.Job` as JSON. Standard output: `pid N` when the child runs, `exit N` when it
-ended (minus the signal's number where one ended it). What a child says on standard error goes to the job's `log`.
-The code's revision is asked of git once, for all children.
+A job is a `jobs.Job`; what it says on standard output and error goes to its `log`. The code's revision is asked of git
+once, for all jobs.
 """
 
 from __future__ import annotations
 
 import fnmatch
-import json
 import locale
 import os
 import shutil
 import signal
-import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,18 +22,15 @@ import torch
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
-
-from layerwise import checkpoint, hardware, modelfile, models, randomness, rundir, train  # noqa: E402  after the path
-from layerwise.data import loader  # noqa: E402
-from layerwise.models.network import Network, Paper  # noqa: E402
-from layerwise.models.shapes import cost  # noqa: E402
-from layerwise.recipe import Recipe, changed  # noqa: E402
-from layerwise.recipes.presets import preset  # noqa: E402
-from layerwise.tasks import classify  # noqa: E402
-from layerwise.training import average  # noqa: E402
-from layerwise.training import state as training  # noqa: E402
+from faults.forked import serve
+from layerwise import checkpoint, hardware, modelfile, models, randomness, rundir, train
+from layerwise.data import loader
+from layerwise.models.network import Network, Paper
+from layerwise.recipe import Recipe, changed
+from layerwise.recipes.presets import preset
+from layerwise.tasks import classify
+from layerwise.training import average
+from layerwise.training import state as training
 
 NETWORK = "smallest"
 
@@ -266,14 +259,10 @@ def child(job: dict[str, Any]) -> int:
     run = Path(job["run"])
     options = train.RunOptions(quiet=not job["aloud"], offline=True, confirmed=True,
                                accept_data_change=job["accept_data_change"])
-    try:
-        if job["action"] == "train":
-            train.train(_recipe(job["settings"]), train.dataclasses.replace(options, out=run))
-        else:
-            train.resume(run, train.dataclasses.replace(options, settings=tuple(job["settings"])))
-    except BaseException as error:
-        traceback.print_exc()
-        return int(getattr(error, "exit_code", 1))
+    if job["action"] == "train":
+        train.train(_recipe(job["settings"]), train.dataclasses.replace(options, out=run))
+    else:
+        train.resume(run, train.dataclasses.replace(options, settings=tuple(job["settings"])))
     return 0
 
 
@@ -285,23 +274,12 @@ def _recipe(settings: list[str]) -> Recipe:
 
 
 def main() -> None:
-    """Serves jobs until standard input ends."""
-    torch.set_num_threads(1)
+    """Serves jobs, with the network in the catalogue."""
     models._VARIANTS[NETWORK], models._INPUTS[NETWORK] = smallest, (1, 8, 8)
     models._PAPERS[NETWORK] = Paper("Nobody", 2025, "made for the fault suite", "chain")
-    # Imports everything that a job imports; runs no backward pass, whose threads a fork would lose.
-    cost("resnet20", (3, 32, 32))
     versions = hardware.versions()
     hardware.versions = lambda: dict(versions)
-    for line in sys.stdin:
-        pid = os.fork()
-        if pid == 0:
-            status = child(json.loads(line))
-            sys.stdout.flush()
-            os._exit(status)
-        print(f"pid {pid}", flush=True)
-        _, status = os.waitpid(pid, 0)
-        print(f"exit {os.waitstatus_to_exitcode(status)}", flush=True)
+    serve(child)
 
 
 if __name__ == "__main__":

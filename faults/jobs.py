@@ -6,25 +6,19 @@ what run.json says of the end. Left out is what holds a time: speed.jsonl and th
 
 from __future__ import annotations
 
-import atexit
-import contextlib
-import functools
 import hashlib
 import json
-import os
 import random
 import signal
-import subprocess
-import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+
+from faults.forked import server
 
 LIMIT = 60.0  # seconds after which a job counts as hung
 
@@ -50,82 +44,6 @@ class Job:
     log: str = ""
     aloud: bool = False
     accept_data_change: bool = False
-
-
-class Server:
-    """The fork server: starts jobs, tells their process, waits for their exit."""
-
-    def __init__(self, environment: dict[str, str] | None = None) -> None:
-        script = Path(__file__).with_name("fork_server.py")
-        self.process = subprocess.Popen([sys.executable, "-W", "error", str(script)], stdin=subprocess.PIPE,
-                                        stdout=subprocess.PIPE, text=True, bufsize=1,
-                                        env=os.environ | (environment or {}))
-
-    def start(self, job: Job) -> int:
-        """Starts a job; returns its process."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps(asdict(job)) + "\n")
-        return self._answer("pid")
-
-    def wait(self) -> int:
-        """Waits for the job's end; returns its exit code, or minus the signal that ended it."""
-        return self._answer("exit")
-
-    def _answer(self, word: str) -> int:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline().split()
-        assert line[:1] == [word], f"the fork server said {line}"
-        return int(line[1])
-
-    def do(self, job: Job) -> int:
-        """A job from its start to its end."""
-        self.start(job)
-        return self.wait()
-
-    def kill(self, pid: int, number: int = signal.SIGKILL) -> int:
-        """Sends a signal, where the job has not ended by itself; returns the exit code."""
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, number)
-        return self.wait()
-
-    def close(self) -> None:
-        """Ends the server."""
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.close()
-        self.process.stdout.close()
-        self.process.wait()
-
-
-@functools.cache
-def server() -> Server:
-    """The fork server of this process, started when it is first asked for: that costs more than most of its jobs."""
-    one = Server()
-    atexit.register(one.close)
-    return one
-
-
-@contextmanager
-def serving(environment: dict[str, str]) -> Iterator[Server]:
-    """Another fork server, with variables of its own, ended at the end."""
-    one = Server(environment)
-    try:
-        yield one
-    finally:
-        one.close()
-
-
-@contextmanager
-def in_memory(folder: Path) -> Iterator[Path]:
-    """A folder in memory where the system has one, else `folder`: a killed process loses nothing that it wrote.
-
-    What a machine loses with its power is goal A2's. An fsync of a disk costs more than all else of a small training.
-    """
-    if not os.access("/dev/shm", os.W_OK):
-        yield folder
-        return
-    with tempfile.TemporaryDirectory(prefix="layerwise-faults-", dir="/dev/shm", ignore_cleanup_errors=True) as name:
-        yield Path(name)
 
 
 def write_pictures(folder: Path, equal: bool, order: random.Random | None = None) -> Path:

@@ -19,14 +19,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from faults.forked import server
 from faults.goal import Control, Goal, Outcome
 from faults.jobs import (
     Job,
     differing,
     digests,
-    in_memory,
     processor_seconds,
-    server,
     until_first_generation,
     write_pictures,
 )
@@ -194,13 +193,12 @@ def kills(trials: int, folder: Path) -> Outcome:
     cold = trials // 41
     chosen = configurations()[: max(1, (trials - cold) // KILLS)]
     violations, counted, again = [], 0, 0
-    with in_memory(folder) as fast:
-        for number, configuration in enumerate(chosen):
-            share = (trials - cold) * (number + 1) // len(chosen) - (trials - cold) * number // len(chosen)
-            victim = one_run(configuration, share, fast)
-            counted += victim.kills
-            violations += victim.violations
-            again += victim.runs > 1
+    for number, configuration in enumerate(chosen):
+        share = (trials - cold) * (number + 1) // len(chosen) - (trials - cold) * number // len(chosen)
+        victim = one_run(configuration, share, folder)
+        counted += victim.kills
+        violations += victim.violations
+        again += victim.runs > 1
     if cold:
         found = cold_kills(cold, folder)
         counted += found.trials
@@ -211,8 +209,7 @@ def kills(trials: int, folder: Path) -> Outcome:
 
 def guard_out(guard: str, folder: Path) -> Outcome:
     """A run killed a few times with a guard taken out of each resumption."""
-    with in_memory(folder) as fast:
-        victim = one_run(configurations()[0], 6, fast, guard)
+    victim = one_run(configurations()[0], 6, folder, guard)
     return Outcome(victim.kills, tuple(victim.violations))
 
 
@@ -318,27 +315,26 @@ def parts_of(run: Path) -> list[str]:
 def omissions(trials: int, folder: Path, only: str | None = None) -> Outcome:
     """Each part of the state left out of a resumption, in turn: about `trials` of them, spread, or `only` one."""
     violations, tried = [], 0
-    with in_memory(folder) as fast:
-        data = write_pictures(fast / "data", equal=False)
-        alike = (data / "val" / "class-0" / "000.png").read_bytes()
-        for file in (data / "val").rglob("*.png"):  # so that the validation error stays what it is
-            file.write_bytes(alike)
-        for scene, settings in SCENES.items():
-            job = Job("train", "", (f"data={data}", *settings), workers=2, scarce=True)
-            stage = Stage(job, fast / scene)
-            parts = [*parts_of(stage.killed(0, "")), "metrics.cut", *THROUGHOUT]
-            parts = [part for part in parts if part not in RECOVERED]
-            apart = {part for part in parts if part.startswith(ONLY_ADAMW)}
-            if scene == "adamw":
-                parts = sorted(apart)
-            else:
-                parts = [part for part in parts if part not in apart or part.startswith("optimiser/")]
-            if only is not None:
-                parts = [only] if scene == "sgd" else []
-            for part in parts[:: max(1, PARTS // trials)]:
-                tried += 1
-                if not stage.missed(part):
-                    violations.append(f"{scene}: nothing is noticed when {part or 'nothing'} is left out")
+    data = write_pictures(folder / "data", equal=False)
+    alike = (data / "val" / "class-0" / "000.png").read_bytes()
+    for file in (data / "val").rglob("*.png"):  # so that the validation error stays what it is
+        file.write_bytes(alike)
+    for scene, settings in SCENES.items():
+        job = Job("train", "", (f"data={data}", *settings), workers=2, scarce=True)
+        stage = Stage(job, folder / scene)
+        parts = [*parts_of(stage.killed(0, "")), "metrics.cut", *THROUGHOUT]
+        parts = [part for part in parts if part not in RECOVERED]
+        apart = {part for part in parts if part.startswith(ONLY_ADAMW)}
+        if scene == "adamw":
+            parts = sorted(apart)
+        else:
+            parts = [part for part in parts if part not in apart or part.startswith("optimiser/")]
+        if only is not None:
+            parts = [only] if scene == "sgd" else []
+        for part in parts[:: max(1, PARTS // trials)]:
+            tried += 1
+            if not stage.missed(part):
+                violations.append(f"{scene}: nothing is noticed when {part or 'nothing'} is left out")
     return Outcome(tried, tuple(violations), "parts of the state: every leaf of state.json, every kind of tensor, the "
                    "cut of the record, the two sources of random numbers")
 

@@ -1,8 +1,7 @@
-"""A process that has imported Layerwise and forks launchers, so that a trial costs a fork and not an import.
+"""The launchers of processes.py, each in a forked process; their own processes are forked too.
 
-Standard input: one job a line (JSON; `Job` in processes.py). Standard output: `pid N` when its launcher runs, `exit N`
-when it ended. The launcher is the command's own (`jobs.launch`); in place of new interpreters it forks its processes,
-which write down what each step trained on and harm themselves, or the launcher, at the instants that the job says.
+The launcher is the command's own (`jobs.launch`); in place of new interpreters it forks its processes, which write down
+what each step trained on and harm themselves, or the launcher, at the instants that the job says.
 """
 
 from __future__ import annotations
@@ -11,27 +10,23 @@ import contextlib
 import json
 import os
 import signal
-import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np
 import torch
 import torch.distributed
 
+from faults.forked import serve, status
+from faults.in_order import add_in_order
 from layerwise import heartbeat, randomness, train
 from layerwise.data import DataOptions, loader, open_data, order
 from layerwise.jobs import launch
-from layerwise.models.shapes import cost
 from layerwise.recipe import changed
 from layerwise.recipes.presets import preset
-from layerwise.training import virtual_workers
 from layerwise.training.preparation import RunOptions
 from layerwise.training.state import Training
 
@@ -58,24 +53,6 @@ def carry_a_generator() -> None:
         return bits(seed + drawn[0], *arguments, **named)
 
     randomness.random_bits = carried
-
-
-class InOrder:
-    """Adds vectors one after the other; takes the place of the tree."""
-
-    def __init__(self) -> None:
-        self._sum: torch.Tensor | None = None
-
-    def add(self, vector: torch.Tensor | None) -> None:
-        self._sum = virtual_workers._joined(self._sum, vector)
-
-    def total(self) -> torch.Tensor | None:
-        return self._sum
-
-
-def add_in_order() -> None:
-    """Takes a guard out: gradients are added in the order of the processes."""
-    virtual_workers.Tree = InOrder  # type: ignore[assignment, misc]
 
 
 def no_signs_of_life() -> None:
@@ -129,22 +106,20 @@ def work(job: Job, words: Sequence[str], folder: Path, rank: int) -> int:
 
     train.gradients = logged
     options = RunOptions(out=Path(words[1]), quiet=True, offline=True, confirmed=True)
-    try:
-        if words[0] == "train":
-            train.train(changed(preset("digits"), job["settings"]), options)
-        else:
-            if rank == 0:
-                heartbeat.tell("run", words[1])
-            train.resume(Path(words[1]), options)
-    except BaseException as error:
-        traceback.print_exc()
-        return int(getattr(error, "exit_code", 1))
+    if words[0] == "train":
+        train.train(changed(preset("digits"), job["settings"]), options)
+    else:
+        if rank == 0:
+            heartbeat.tell("run", words[1])
+        train.resume(Path(words[1]), options)
     return 0
 
 
 def launched(job: Job) -> int:
     """The launcher of a job, in a process of its own; returns its exit status."""
     folder, attempts = Path(job["folder"]), [0]
+    os.dup2(os.open(folder / "launcher.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND), 1)
+    os.dup2(1, 2)
     CONTROLS[job["control"]]()  # for the launcher and for all that it starts
 
     def forked(words: Sequence[str], environment: Mapping[str, str], said: Path) -> int:
@@ -156,7 +131,7 @@ def launched(job: Job) -> int:
         if pid:
             (folder / f"pid-{attempts[0]}-{rank}").write_text(str(pid))
             return pid
-        status = 1
+        code = 1
         with contextlib.suppress(BaseException):
             os.setpgid(0, 0)
             os.environ.clear()
@@ -168,38 +143,13 @@ def launched(job: Job) -> int:
             os.closerange(pipe + 1, 256)
             for number in launch.HEARD:
                 signal.signal(number, signal.SIG_DFL)
-            status = work(job, words, folder, rank)
-            sys.stderr.flush()
-        os._exit(status)
+            code = status(lambda: work(job, words, folder, rank))
+        os._exit(code)
 
     return launch.launch(job["size"], job["words"], lambda run: ["resume", str(run)], forked)
 
 
-def main() -> None:
-    """Serves jobs until standard input ends."""
-    torch.set_num_threads(1)
-    # Imports everything that a job imports; runs no backward pass, whose threads a fork would lose.
-    open_data("digits", DataOptions(offline=True))
-    cost("resnet20", (3, 32, 32))
-    assert torch.distributed.is_available()
-    for line in sys.stdin:
-        job = json.loads(line)
-        pid = os.fork()
-        if pid == 0:
-            status = 1
-            os.dup2(os.open(f"{job['folder']}/launcher.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND), 1)
-            os.dup2(1, 2)
-            try:
-                status = launched(job)
-            except BaseException as error:
-                traceback.print_exc()
-                status = int(getattr(error, "exit_code", 1))
-            sys.stderr.flush()
-            os._exit(status)
-        print(f"pid {pid}", flush=True)
-        _, status = os.waitpid(pid, 0)
-        print(f"exit {os.waitstatus_to_exitcode(status)}", flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    open_data("digits", DataOptions(offline=True))  # imports what it needs, once
+    assert torch.distributed.is_available()
+    serve(launched)

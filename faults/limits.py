@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from faults.forked import Server, server, serving
 from faults.goal import Control, Goal, Outcome
-from faults.jobs import Job, Server, in_memory, server, serving, write_pictures
+from faults.jobs import Job, write_pictures
 from faults.loader_threads import SETTINGS
 
 REFUSED = 2
@@ -57,40 +58,39 @@ def variations() -> Iterator[tuple[str, str, dict[str, object]]]:
 def limits(trials: int, folder: Path, guard: str = "") -> Outcome:
     """Resumes copies of a run that was killed in its second epoch, each with one thing changed; the first `trials`."""
     violations, tried = [], 0
-    with in_memory(folder) as fast:
-        data = write_pictures(fast / "data", equal=False)
-        job = Job("train", str(fast / "killed"), (f"data={data}", *SETTINGS, "checkpoint_seconds=1e-9"),
-                  kill=("saved", "after", 7))
-        server().do(job)
-        resumed = replace(job, action="resume", run=str(fast / "resumed"), settings=(), kill=None, guard=guard,
-                          log=str(fast / "log"))
+    data = write_pictures(folder / "data", equal=False)
+    job = Job("train", str(folder / "killed"), (f"data={data}", *SETTINGS, "checkpoint_seconds=1e-9"),
+              kill=("saved", "after", 7))
+    server().do(job)
+    resumed = replace(job, action="resume", run=str(folder / "resumed"), settings=(), kill=None, guard=guard,
+                      log=str(folder / "log"))
 
-        def tried_with(name: str, word: str, job: Job, one: Server, may_refuse: bool = False) -> None:
-            nonlocal tried
-            tried += 1
-            shutil.rmtree(fast / "resumed", ignore_errors=True)
-            shutil.copytree(fast / "killed", fast / "resumed")
-            code = one.do(job)
-            notes = json.loads((fast / "resumed" / "run.json").read_text("utf-8"))["notes"]
-            told = [note for note in notes if note.startswith("not bit-exact")]
-            fine = code == REFUSED if may_refuse else code == 0 and (
-                any(word in note for note in told) if word else not told)
-            if not fine:
-                violations.append(f"{name}: exit code {code}, labels {told}")
+    def tried_with(name: str, word: str, job: Job, one: Server, may_refuse: bool = False) -> None:
+        nonlocal tried
+        tried += 1
+        shutil.rmtree(folder / "resumed", ignore_errors=True)
+        shutil.copytree(folder / "killed", folder / "resumed")
+        code = one.do(job)
+        notes = json.loads((folder / "resumed" / "run.json").read_text("utf-8"))["notes"]
+        told = [note for note in notes if note.startswith("not bit-exact")]
+        fine = code == REFUSED if may_refuse else code == 0 and (
+            any(word in note for note in told) if word else not told)
+        if not fine:
+            violations.append(f"{name}: exit code {code}, labels {told}")
 
-        for name, word, changes in list(variations())[:trials]:
-            tried_with(name, word, replace(resumed, **changes), server())  # type: ignore[arg-type]
-        for name, change in list(DATA.items())[: max(0, trials - tried)]:
-            shutil.copytree(data, fast / "kept")
-            change(data)
-            tried_with(name, "", resumed, server(), may_refuse=True)
-            if tried < trials:
-                tried_with(f"{name}, accepted", "data changed", replace(resumed, accept_data_change=True), server())
-            shutil.rmtree(data)
-            (fast / "kept").rename(data)
-        for variable, value in (("ATEN_CPU_CAPABILITY", "default"), ("ONEDNN_MAX_CPU_ISA", "SSE41"))[: trials - tried]:
-            with serving({variable: value}) as other:
-                tried_with(f"{variable}={value}", "cpu_capability", resumed, other)
+    for name, word, changes in list(variations())[:trials]:
+        tried_with(name, word, replace(resumed, **changes), server())  # type: ignore[arg-type]
+    for name, change in list(DATA.items())[: max(0, trials - tried)]:
+        shutil.copytree(data, folder / "kept")
+        change(data)
+        tried_with(name, "", resumed, server(), may_refuse=True)
+        if tried < trials:
+            tried_with(f"{name}, accepted", "data changed", replace(resumed, accept_data_change=True), server())
+        shutil.rmtree(data)
+        (folder / "kept").rename(data)
+    for variable, value in (("ATEN_CPU_CAPABILITY", "default"), ("ONEDNN_MAX_CPU_ISA", "SSE41"))[: trials - tried]:
+        with serving({variable: value}) as other:
+            tried_with(f"{variable}={value}", "cpu_capability", resumed, other)
     return Outcome(tried, tuple(violations))
 
 

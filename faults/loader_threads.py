@@ -20,8 +20,9 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from faults.forked import server
 from faults.goal import Control, Goal, Outcome
-from faults.jobs import LIMIT, Job, differing, digests, in_memory, processor_seconds, server, write_pictures
+from faults.jobs import LIMIT, Job, differing, digests, processor_seconds, write_pictures
 from layerwise.data import loader, workers
 
 SETTINGS = ("network=smallest", "channels=1", "input_size=8", "batch_size=12", "duration=3", "evaluate_every=1",
@@ -61,29 +62,28 @@ def threads(trials: int, folder: Path) -> Outcome:
     numbers, violations, counts = random.Random(7), list[str](), dict[str, int]()
     if loader.STALLED + 2 * workers.TICK > 5:
         violations.append("a hung thread is replaced after more than 5 s")
-    with in_memory(folder) as fast:
-        job = Job("train", str(fast / "whole"), (f"data={write_pictures(fast / 'data', equal=False)}", *SETTINGS),
-                  workers=2)
-        if code := within(job):
-            return Outcome(0, (f"the run without a fault: exit code {code}",))
-        whole, run = digests(fast / "whole"), fast / "run"
-        failures, hung = itertools.cycle(FAILURES), itertools.cycle(HUNG)
-        for trial in range(trials):
-            kind, picture, log = KINDS[trial % len(KINDS)], numbers.randint(1, PICTURES), fast / "log"
-            faulty, expected, words = replace(job, run=str(run), log=str(log)), 0, ""
-            if kind == "killed":
-                code, expected = within(replace(faulty, kill=("picture made", "before", picture))), -signal.SIGKILL
-            elif kind == "failed":
-                code, expected = within(replace(faulty, falter=(next(failures), picture, 0))), 3
-                words = "a thread failed while it made this picture"
-            elif kind == "stopped":
-                code = stopped(faulty, numbers.uniform(0, 0.5), 0.3)
-            else:
-                how, patience = next(hung), SOON if trial > len(KINDS) else None  # once with the loader's own patience
-                code = within(replace(faulty, falter=(how, picture, 3600), patience=patience))
-                expected, words = (3, "seconds without a picture") if how != "sleep" else (0, "")
-            counts[kind] = counts.get(kind, 0) + 1
-            violations += _judged(f"{kind} at {picture}", job, run, (code, expected, words), whole)
+    job = Job("train", str(folder / "whole"), (f"data={write_pictures(folder / 'data', equal=False)}", *SETTINGS),
+              workers=2)
+    if code := within(job):
+        return Outcome(0, (f"the run without a fault: exit code {code}",))
+    whole, run = digests(folder / "whole"), folder / "run"
+    failures, hung = itertools.cycle(FAILURES), itertools.cycle(HUNG)
+    for trial in range(trials):
+        kind, picture, log = KINDS[trial % len(KINDS)], numbers.randint(1, PICTURES), folder / "log"
+        faulty, expected, words = replace(job, run=str(run), log=str(log)), 0, ""
+        if kind == "killed":
+            code, expected = within(replace(faulty, kill=("picture made", "before", picture))), -signal.SIGKILL
+        elif kind == "failed":
+            code, expected = within(replace(faulty, falter=(next(failures), picture, 0))), 3
+            words = "a thread failed while it made this picture"
+        elif kind == "stopped":
+            code = stopped(faulty, numbers.uniform(0, 0.5), 0.3)
+        else:
+            how, patience = next(hung), SOON if trial > len(KINDS) else None  # once with the loader's own patience
+            code = within(replace(faulty, falter=(how, picture, 3600), patience=patience))
+            expected, words = (3, "seconds without a picture") if how != "sleep" else (0, "")
+        counts[kind] = counts.get(kind, 0) + 1
+        violations += _judged(f"{kind} at {picture}", job, run, (code, expected, words), whole)
     return Outcome(trials, tuple(violations), "threads only, there are no worker processes: " + ", ".join(
         f"{count} {kind}" for kind, count in counts.items()))
 
@@ -109,11 +109,10 @@ def _judged(name: str, job: Job, run: Path, found: tuple[int, int, str], whole: 
 
 def not_replaced(folder: Path) -> Outcome:
     """A hung thread that nobody replaces."""
-    with in_memory(folder) as fast:
-        job = Job("train", str(fast / "run"), (f"data={write_pictures(fast / 'data', equal=False)}", *SETTINGS),
-                  workers=2, falter=("sleep", 40, 3600), patience=(1e9, 1e9))
-        code = within(job, 5 + 2 * loader.STALLED)
-        state = json.loads((fast / "run" / "run.json").read_text("utf-8"))["state"]
+    job = Job("train", str(folder / "run"), (f"data={write_pictures(folder / 'data', equal=False)}", *SETTINGS),
+              workers=2, falter=("sleep", 40, 3600), patience=(1e9, 1e9))
+    code = within(job, 5 + 2 * loader.STALLED)
+    state = json.loads((folder / "run" / "run.json").read_text("utf-8"))["state"]
     return Outcome(1, (f"exit code {code}, the run is {state}",) if code else ())
 
 

@@ -6,7 +6,6 @@ oracle is equality of bytes with a run that nothing happened to (launch_server.p
 
 from __future__ import annotations
 
-import atexit
 import functools
 import hashlib
 import json
@@ -22,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from faults.forked import server
 from faults.goal import Control, Goal, Outcome
 from layerwise.jobs.launch import activity
 
@@ -37,46 +37,13 @@ ORPHANED = 5.0  # seconds that a process may outlive its launcher
 Harm = tuple[int, int, float, str, str]  # rank, step, seconds into the step, signal, "process" or "launcher"
 
 
-class Server:
-    """launch_server.py: runs launchers one after the other."""
-
-    def __init__(self) -> None:
-        script = Path(__file__).with_name("launch_server.py")
-        self.process = subprocess.Popen([sys.executable, str(script)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                        text=True, bufsize=1)
-
-    def run(self, folder: Path, size: int, words: Sequence[str], settings: Sequence[str],
-            **more: Any) -> tuple[int, list[int]]:
-        """Exit status of the launcher, and the ids of all processes that it started."""
-        assert self.process.stdin is not None
-        folder.mkdir(exist_ok=True)
-        job = {"folder": str(folder), "size": size, "words": [*words], "settings": [*settings], "harms": [],
-               "control": "", "threads": 1} | more
-        self.process.stdin.write(json.dumps(job) + "\n")
-        self.pid = self._answer("pid")
-        return self._answer("exit"), [int(path.read_text()) for path in folder.glob("pid-*")]
-
-    def _answer(self, word: str) -> int:
-        assert self.process.stdout is not None
-        line = self.process.stdout.readline().split()
-        assert line[:1] == [word], line
-        return int(line[1])
-
-    def close(self) -> None:
-        """Ends it."""
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.close()
-        self.process.stdout.close()
-        self.process.wait()
-
-
-@functools.cache
-def server() -> Server:
-    """The one server of this process: importing torch takes longer than a trial."""
-    one = Server()
-    atexit.register(one.close)
-    return one
+def launched(folder: Path, size: int, words: Sequence[str], settings: Sequence[str],
+             **more: Any) -> tuple[int, list[int]]:
+    """Exit status of a launcher, and the ids of all processes that it started."""
+    folder.mkdir(exist_ok=True)
+    status = server("launch_server").do({"folder": str(folder), "size": size, "words": words, "settings": settings,
+                                         "harms": [], "control": "", "threads": 1} | more)
+    return status, [int(path.read_text()) for path in folder.glob("pid-*")]
 
 
 def digest(run: Path) -> str:
@@ -116,7 +83,7 @@ def unharmed(settings: tuple[str, ...], size: int) -> Told:
     """The run that the others are compared with."""
     with tempfile.TemporaryDirectory(prefix="layerwise-faults-") as place:
         folder = Path(place) / "logs"
-        status, _ = server().run(folder, size, ["train", f"{place}/run"], settings)
+        status, _ = launched(folder, size, ["train", f"{place}/run"], settings)
         assert status == 0, (folder / "said-0.txt").read_text()
         return Told(digest(Path(place) / "run"), ledger([folder])[0])
 
@@ -160,7 +127,7 @@ def kills(trials: int, folder: Path, control: str = "") -> Outcome:
     for number, first in enumerate(range(0, trials, 6)):
         own = victims[first:first + 6]
         place, run = folder / f"kills-{number}", folder / f"run-{number}"
-        status, _ = server().run(place, 2, ["train", str(run)], PLAIN, control=control,
+        status, _ = launched(place, 2, ["train", str(run)], PLAIN, control=control,
                                  harms=drawn(number, len(own), own, "SIGKILL"))
         violations += compared(place, run, status, PLAIN, 2)
         struck = len(list(place.glob("harm-*")))
@@ -179,7 +146,7 @@ def freezes(trials: int, folder: Path, control: str = "") -> Outcome:
         count = min(5, trials - first)
         place, run = folder / f"freezes-{number}", folder / f"run-{number}"
         watch = _watched(place) if control else None
-        status, _ = server().run(place, 2, ["train", str(run)], PLAIN, control=control,
+        status, _ = launched(place, 2, ["train", str(run)], PLAIN, control=control,
                                  harms=drawn(100 + number, count, [trial % 2 for trial in range(count)], "SIGSTOP"))
         if watch is not None:
             watch.wait()
@@ -218,9 +185,9 @@ def launchers(trials: int, folder: Path, control: str = "") -> Outcome:
         place, run = folder / f"launcher-{trial}", folder / f"run-{trial}"
         begin: Harm = (0, 1, 0.0, "SIGTERM", "process")  # a run to resume: stopped behind its second step
         harm: Harm = (chance.randrange(2), chance.randrange(2, STEPS), chance.uniform(0, 0.02), "SIGKILL", "launcher")
-        server().run(place, 2, ["train", str(run)], PLAIN, harms=[begin])
+        launched(place, 2, ["train", str(run)], PLAIN, harms=[begin])
         (place / "harm-0").unlink()
-        status, pids = server().run(place, 2, ["resume", str(run)], PLAIN, harms=[harm], control=control)
+        status, pids = launched(place, 2, ["resume", str(run)], PLAIN, harms=[harm], control=control)
         killed = time.monotonic()
         if status != -signal.SIGKILL:
             violations.append(f"{place.name}: the launcher ended with status {status}: {said(place)}")
@@ -232,7 +199,7 @@ def launchers(trials: int, folder: Path, control: str = "") -> Outcome:
         violations += [f"{place.name}: process {pid} outlived it by {ORPHANED:g} s" for pid in left]
         for pid in left:
             os.kill(pid, signal.SIGKILL)
-        status, _ = server().run(place, 2, ["resume", str(run)], PLAIN, harms=[harm])
+        status, _ = launched(place, 2, ["resume", str(run)], PLAIN, harms=[harm])
         violations += compared(place, run, status, PLAIN, 2)
     return Outcome(trials, tuple(violations), "the command is layerwise resume RUN; last process gone after "
                                               f"{longest:.2f} s")
@@ -252,7 +219,7 @@ def changing(number: int, folder: Path, sizes: Sequence[int], control: str = "")
     for turn, size in enumerate(sizes):
         places.append(folder / f"change-{number}-{turn}")
         harms: list[Harm] = [(chance.randrange(size), step, 0.0, "SIGTERM", "process") for step in stops[turn:turn + 1]]
-        status, _ = server().run(places[-1], size, ["resume" if turn else "train", str(run)], EXACT, harms=harms,
+        status, _ = launched(places[-1], size, ["resume" if turn else "train", str(run)], EXACT, harms=harms,
                                  control=control, threads=chance.randint(1, 3))
         if status != (143 if harms else 0):
             return [f"{places[-1].name}: status {status}: {said(places[-1])}"]

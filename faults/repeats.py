@@ -12,8 +12,9 @@ import subprocess
 from dataclasses import replace
 from pathlib import Path
 
+from faults.forked import Server, server, serving
 from faults.goal import Control, Goal, Outcome
-from faults.jobs import Job, Server, differing, digests, in_memory, server, serving, write_pictures
+from faults.jobs import Job, differing, digests, write_pictures
 
 SETTINGS = ("network=smallest", "channels=1", "input_size=8", "batch_size=12", "duration=3", "evaluate_every=1",
             "checkpoint_seconds=3600", "validation=0", "learning_rate=0.1", "warmup_length=1.0", "resize=squash",
@@ -34,28 +35,27 @@ def locales() -> list[str]:
 def repeats(trials: int, folder: Path, guard: str = "") -> Outcome:
     """Runs in pairs, one by this process' fork server and one by another with a hash seed of its own."""
     numbers, known, violations, done, seeds = random.Random(5), locales(), list[str](), 0, 0
-    with in_memory(folder) as fast:
-        whole: dict[str, str] = {}
-        while done < trials:
-            seeds += 1
-            with serving({"PYTHONHASHSEED": str(numbers.randrange(2**32))}) as other:
-                for _ in range(min(EACH, (trials - done + 1) // 2)):
-                    shutil.rmtree(fast / "data", ignore_errors=True)
-                    data = write_pictures(fast / "data", equal=False, order=numbers)
-                    pair = [server(), other]
-                    numbers.shuffle(pair)
-                    runs = []
-                    for one in pair:
-                        runs.append(fast / f"run-{done}")
-                        job = Job("train", str(runs[-1]), (f"data={data}", *SETTINGS), guard=guard)
-                        _start(one, job, numbers, known)
-                        done += 1
-                    for one, run in zip(pair, runs, strict=True):
-                        code = one.wait()
-                        whole = whole or digests(run)
-                        violations += [f"{run.name}: {name} differs (exit code {code})"
-                                       for name in differing(run, whole)]
-                        shutil.rmtree(run)
+    whole: dict[str, str] = {}
+    while done < trials:
+        seeds += 1
+        with serving({"PYTHONHASHSEED": str(numbers.randrange(2**32))}) as other:
+            for _ in range(min(EACH, (trials - done + 1) // 2)):
+                shutil.rmtree(folder / "data", ignore_errors=True)
+                data = write_pictures(folder / "data", equal=False, order=numbers)
+                pair = [server(), other]
+                numbers.shuffle(pair)
+                runs = []
+                for one in pair:
+                    runs.append(folder / f"run-{done}")
+                    job = Job("train", str(runs[-1]), (f"data={data}", *SETTINGS), guard=guard)
+                    _start(one, job, numbers, known)
+                    done += 1
+                for one, run in zip(pair, runs, strict=True):
+                    code = one.wait()
+                    whole = whole or digests(run)
+                    violations += [f"{run.name}: {name} differs (exit code {code})"
+                                   for name in differing(run, whole)]
+                    shutil.rmtree(run)
     return Outcome(done, tuple(violations), f"{seeds + 1} hash seeds, {len(known)} locales, {len(ZONES)} time zones, "
                    "1 to 4 threads, pairs at the same time, files written in another order")
 
@@ -65,7 +65,8 @@ def _start(one: Server, job: Job, numbers: random.Random, known: list[str]) -> N
     place = Path(job.run).with_name(f"here-{numbers.randrange(10**9)}")
     place.mkdir()
     surroundings = {"LC_ALL": numbers.choice(known), "TZ": numbers.choice(ZONES)}
-    one.start(replace(job, environment=surroundings, folder=str(place), workers=numbers.randint(1, 4)))
+    one.start(replace(job, environment=surroundings, folder=str(place), workers=numbers.randint(1, 4),
+                      versions={"code": "one"}))  # two servers may have asked git before and after a file was saved
 
 
 GOALS = (

@@ -23,9 +23,13 @@ from typing import Any
 import numpy as np
 import torch
 import torch.distributed
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))  # run as a script, where faults/ is not installed
+
 from evaluated import model_file, samples
 from small_network import network
 
+from faults.in_order import add_in_order
 from layerwise import distributed, evaluate, train
 from layerwise.data import DataOptions, loader, open_data
 from layerwise.evaluation import metrics
@@ -33,7 +37,7 @@ from layerwise.models.shapes import cost
 from layerwise.recipe import changed
 from layerwise.recipes.presets import preset
 from layerwise.tasks.classify import Classify
-from layerwise.training import preparation, virtual_workers
+from layerwise.training import preparation
 from layerwise.training.optimiser import optimiser_tensors
 from layerwise.training.state import Training
 from layerwise.training.synchronised import Synchronised
@@ -209,24 +213,6 @@ def augment_by_rank() -> None:
 def keep_own_statistics() -> None:
     """Takes a guard out: the processes keep the running statistics of their own shares."""
     distributed.World.copy_from_first = lambda self, tensors: None
-
-
-class InOrder:
-    """Adds vectors one after the other, as a process with all of them would; takes the place of the tree."""
-
-    def __init__(self) -> None:
-        self._sum: torch.Tensor | None = None
-
-    def add(self, vector: torch.Tensor | None) -> None:
-        self._sum = virtual_workers._joined(self._sum, vector)
-
-    def total(self) -> torch.Tensor | None:
-        return self._sum
-
-
-def add_in_order() -> None:
-    """Takes a guard out: gradients are added in the order of the processes."""
-    virtual_workers.Tree = InOrder
 
 
 CONTROLS: dict[str, Callable[[], None]] = {
