@@ -2,23 +2,31 @@
 
     python faults/all.py [--only A1 B3 ...] [--trials-share 0.1] [--list]
 
-What was found of a goal is kept in results/faults/ID.json, with the machine and the revision, and the table is made
-from these files; a goal that has none stands there as not run. With a share below 1 nothing is kept. Exit status 4
-where a goal missed its bar or a control was not caught.
+Several goals are tried at a time, one a core, each in a process of its own. What was found of a goal is kept in
+results/faults/ID.json, with the machine and the revision, and the table is made from these files; a goal that has none
+stands there as not run. With a share below 1 nothing is kept. Exit status 4 where a goal missed its bar or a control
+was not caught.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
+import os
+import shutil
+import subprocess
 import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -89,20 +97,34 @@ def attempted(goal: Goal, share: float = 1.0) -> Row:
     started = time.monotonic()
     outcome = _safely(lambda folder: goal.attempt(max(1, round(goal.trials * share)), folder))
     caught = [(control.name, bool(_controlled(control).violations)) for control in goal.controls]
-    versions = hardware.versions()
-    return Row(
-        goal.id, goal.title, goal.bar, outcome.trials, list(outcome.violations), caught,
-        round(time.monotonic() - started, 1), outcome.notes,
-        len(outcome.violations) <= goal.allowed and all(found for _, found in caught),
-        hardware.machine(), versions["code"],
-        datetime.now(UTC).strftime("%Y-%m-%d"),
-    )
+    return judged(goal, outcome, caught, time.monotonic() - started)
 
 
-def _safely(attempt: object) -> Outcome:
-    with tempfile.TemporaryDirectory(prefix="layerwise-faults-", ignore_cleanup_errors=True) as folder:
+def judged(goal: Goal, outcome: Outcome, caught: list[tuple[str, bool]], seconds: float) -> Row:
+    """What came of a goal, by its bar; one of which nothing was tried doesn't meet it."""
+    met = outcome.trials > 0 and len(outcome.violations) <= goal.allowed and all(found for _, found in caught)
+    return Row(goal.id, goal.title, goal.bar, outcome.trials, list(outcome.violations), caught, round(seconds, 1),
+               outcome.notes, met, hardware.machine(), hardware.versions()["code"],
+               datetime.now(UTC).strftime("%Y-%m-%d"))
+
+
+@contextmanager
+def place() -> Iterator[Path]:
+    """A folder for an attempt, in memory where the system has one: a killed process loses nothing that it wrote.
+
+    What a machine loses with its power is goal A2's. An fsync of a disk costs more than all else of a small training.
+    """
+    memory = Path("/dev/shm")
+    fits = os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 2 << 30
+    with tempfile.TemporaryDirectory(prefix="layerwise-faults-", dir=memory if fits else None,
+                                     ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+def _safely(attempt: Callable[[Path], Outcome]) -> Outcome:
+    with place() as folder:
         try:
-            return attempt(Path(folder))  # type: ignore[operator]
+            return attempt(folder)
         except Exception:
             return Outcome(0, (traceback.format_exc(limit=-3),), "the attempt itself failed")
 
@@ -111,6 +133,28 @@ def _controlled(control: Control) -> Outcome:
     """A control that fails as a program is not caught: it must have run and found something."""
     found = _safely(control.attempt)
     return found if found.trials else Outcome(0)
+
+
+def apart(goal: Goal, share: float) -> Row:
+    """Tries a goal in a process of its own, whose end is the end of no other goal."""
+    command = [sys.executable, __file__, "--only", goal.id, "--trials-share", str(share), "--json"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    told = done.stdout.splitlines()[-1:]
+    if done.returncode not in (0, 4) or not told:
+        return judged(goal, Outcome(0, (f"its process ended with {done.returncode}",)), [], 0.0)
+    return row_of(json.loads(told[0]))
+
+
+def rows_of(goals: Sequence[Goal], share: float) -> Iterator[Row]:
+    """Each goal's row when it is there. Of several, those come first that took longest the last time."""
+    if len(goals) == 1:
+        yield attempted(goals[0], share)
+        return
+    before = {row.id: row.seconds for row in kept()}
+    longest = sorted(goals, key=lambda goal: -before.get(goal.id, math.inf))
+    with ThreadPoolExecutor(hardware.cores()) as pool:
+        for done in as_completed([pool.submit(apart, goal, share) for goal in longest]):
+            yield done.result()
 
 
 def line(row: Row) -> str:
@@ -142,8 +186,12 @@ def table(rows: Sequence[Row]) -> str:
 def kept() -> list[Row]:
     """The rows on disk, in the order of `GOALS`."""
     files = {path.stem: path for path in RESULTS.glob("*.json")}
-    rows = [json.loads(files[goal.id].read_text("utf-8")) for goal in GOALS if goal.id in files]
-    return [Row(**row | {"controls": [tuple(one) for one in row["controls"]]}) for row in rows]
+    return [row_of(json.loads(files[goal.id].read_text("utf-8"))) for goal in GOALS if goal.id in files]
+
+
+def row_of(record: dict[str, Any]) -> Row:
+    """A row from its JSON."""
+    return Row(**record | {"controls": [tuple(one) for one in record["controls"]]})
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -151,31 +199,41 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--only", nargs="+", metavar="GOAL", default=[], help="these goals, by their letters")
     parser.add_argument("--trials-share", type=float, default=1.0, help="this part of each goal's trials")
+    parser.add_argument("--json", action="store_true", help="print one goal's row as JSON, and keep nothing")
     parser.add_argument("--list", action="store_true", help="say what there is, and run nothing")
     options = parser.parse_args(arguments)
     names = [goal.id for goal in GOALS]
     if unknown := sorted(set(options.only) - set(names)):
         parser.error(f"--only: no such goal: {', '.join(unknown)}; they are {', '.join(names)}")
-    missed = False
-    for goal in GOALS:
-        if options.only and goal.id not in options.only:
-            continue
-        if options.list:
-            print(f"{goal.id}  {goal.title}: {goal.trials:,} trials; {goal.bar}")
-            continue
+    goals = [goal for goal in GOALS if not options.only or goal.id in options.only]
+    if options.list:
+        print("\n".join(f"{goal.id}  {goal.title}: {goal.trials:,} trials; {goal.bar}" for goal in goals))
+        return 0
+    for goal in goals:
         if why := goal.needs():
             print(f"{goal.id}  {goal.title}: left out: {why}", flush=True)
-            continue
-        row = attempted(goal, options.trials_share)
-        missed |= not row.met
-        print(line(row), flush=True)
-        for violation in row.violations[:10]:
-            print(f"    {violation.strip()}", flush=True)
-        if options.trials_share >= 1:
-            RESULTS.mkdir(parents=True, exist_ok=True)
-            (RESULTS / f"{goal.id}.json").write_text(json.dumps(asdict(row), indent=1) + "\n", "utf-8")
-            TABLE.write_text(table(kept()), "utf-8")
-    return 4 if missed else 0
+    started, rows = time.monotonic(), list[Row]()
+    try:
+        for row in rows_of([goal for goal in goals if not goal.needs()], options.trials_share):
+            rows.append(row)
+            if options.json:
+                print(json.dumps(asdict(row)))
+                continue
+            print("\n    ".join([line(row), *(one.strip() for one in row.violations[:10])]), flush=True)
+    finally:  # not sooner: with its results written the tree would be another, and a trial that asks git would tell
+        if options.trials_share >= 1 and not options.json:
+            keep(rows)
+    if len(rows) > 1:
+        print(f"{len(rows)} goals in {(time.monotonic() - started) / 60:.0f} minutes")
+    return 4 if any(not row.met for row in rows) else 0
+
+
+def keep(rows: Sequence[Row]) -> None:
+    """Writes what was found of some goals, and the table of all."""
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    for row in rows:
+        (RESULTS / f"{row.id}.json").write_text(json.dumps(asdict(row), indent=1) + "\n", "utf-8")
+    TABLE.write_text(table(kept()), "utf-8")
 
 
 if __name__ == "__main__":

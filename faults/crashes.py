@@ -230,6 +230,7 @@ class Disk:
             if isinstance(step, Data):
                 self.writes.setdefault(step.node, []).append((at, step))
         self._known: tuple[int, set[int]] = (-1, set())
+        self._bytes: dict[int, tuple[bytes, bytes]] = {}  # of files, after as many operations
 
     def crash(self, done: int, draw: random.Random) -> dict[str, bytes | None]:
         """One legal state after `done` operations: the files below the root by path (None: a directory)."""
@@ -272,7 +273,7 @@ class Disk:
             else:
                 for (folder, _), _ in step.entries[:1]:  # all renames here stay in their directory
                     waiting.setdefault(folder, []).append(at)
-        self._known = done, found
+        self._known, self._bytes = (done, found), {}
         return found
 
     def _before(self, chosen: int, pending: list[int]) -> set[int]:
@@ -287,9 +288,11 @@ class Disk:
         return found
 
     def _content(self, node: int, done: int, durable: set[int], draw: random.Random) -> bytes:
-        steps = [(at, step) for at, step in self.writes.get(node, []) if at < done]
-        safe = _played([step for at, step in steps if at in durable])
-        whole = _played([step for _, step in steps])
+        if node not in self._bytes:
+            steps = [(at, step) for at, step in self.writes.get(node, []) if at < done]
+            self._bytes[node] = (_played([step for at, step in steps if at in durable]),
+                                 _played([step for _, step in steps]))
+        safe, whole = self._bytes[node]
         if safe == whole:
             return whole
         if not whole.startswith(safe):  # it was cut
@@ -326,10 +329,10 @@ class Disk:
 
 
 def _played(steps: list[Data]) -> bytes:
-    content = b""
+    content = bytearray()
     for step in steps:
-        content = content[: step.size if step.at is None else step.at] + step.content
-    return content
+        content[step.size if step.at is None else step.at :] = step.content
+    return bytes(content)
 
 
 def build(state: dict[str, bytes | None], folder: Path) -> None:

@@ -6,7 +6,9 @@ LAYERWISE_ALL_FAULTS=1 takes them here too (some three minutes more).
 
 from __future__ import annotations
 
+import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -35,24 +37,26 @@ MISSED = Control("missed", lambda folder: Outcome(1))
 
 
 @pytest.mark.parametrize("goal", [goal for goal in suite.GOALS if goal.slice], ids=lambda goal: goal.id)
-def test_the_goal_holds(goal: Goal, tmp_path: Path) -> None:
+def test_the_goal_holds(goal: Goal) -> None:
     if why := goal.needs():
         pytest.skip(why)
     if goal.id in LONG and not ALL:
         pytest.skip(LEFT_TO_THE_SUITE)
-    outcome = goal.attempt(goal.slice, tmp_path)
+    with suite.place() as folder:
+        outcome = goal.attempt(goal.slice, folder)
     assert outcome.trials >= 1
     assert len(outcome.violations) <= goal.allowed, outcome.violations[:5]
 
 
 @pytest.mark.parametrize(("goal", "control"), [(goal, control) for goal in suite.GOALS for control in goal.controls],
                          ids=lambda one: getattr(one, "id", None) or one.name)
-def test_the_control_is_caught(goal: Goal, control: Control, tmp_path: Path) -> None:
+def test_the_control_is_caught(goal: Goal, control: Control) -> None:
     if why := goal.needs():
         pytest.skip(why)
     if not ALL:
         pytest.skip(LEFT_TO_THE_SUITE)
-    assert control.attempt(tmp_path).violations
+    with suite.place() as folder:
+        assert control.attempt(folder).violations
 
 
 @pytest.mark.parametrize(("attempt", "controls", "met"), [
@@ -67,6 +71,19 @@ def test_what_meets_a_bar(attempt: object, controls: tuple[Control, ...], met: b
     row = suite.attempted(goal, 0.5)
     assert row.met is met
     assert row.trials in (0, 5)
+
+
+def test_several_goals_are_tried_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    goals = [Goal(name, "made up", "none", 3, 1, fine, (CAUGHT,)) for name in ("Z1", "Z2")]
+    (tmp_path / "row").write_text(json.dumps(asdict(suite.attempted(goals[0]))))
+    child = tmp_path / "python"  # told --only and a goal's name; of Z2 the process dies
+    child.write_text(f'#!/bin/sh\n[ "$3" = Z1 ] || kill -SEGV $$\necho "something else"; cat {tmp_path}/row\n')
+    child.chmod(0o755)
+    monkeypatch.setattr(suite.sys, "executable", str(child))
+    rows = {row.id: row for row in suite.rows_of(goals, 1.0)}
+    assert rows["Z1"] == suite.row_of(json.loads((tmp_path / "row").read_text()))
+    assert (rows["Z1"].met, rows["Z1"].trials) == (True, 3)
+    assert (rows["Z2"].met, rows["Z2"].violations) == (False, ["its process ended with -11"])
 
 
 def test_the_table_and_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
