@@ -212,14 +212,20 @@ def test_hostile_names_stay_text(words: str) -> None:
     assert parsed(source).problems == []
 
 
-def test_a_page_that_would_be_too_large_leaves_the_largest_view_out() -> None:
+def test_a_page_that_would_be_too_large_leaves_the_largest_view_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the bound is, the page keeps it; with the bound not enforced (the control) it is larger."""
     small, large = a_view("small"), a_view("x" * 290)
-    large = View("large", "Large", "a", "b", "c", large.parts * 400)
-    whole = explain_page(None, Heading("n", "d", "r"), [small, large])
-    assert 'id="large-view"' in whole
-    kept = parsed(explain_page(None, Heading("n", "d", "r"), [small, large], most=200_000))
-    assert "the page would be larger than" in kept.texts["large-view"]
-    assert "small" in kept.texts["toy-view"]
+    views = [small, View("large", "Large", "a", "b", "c", large.parts * 400)]
+    heading = Heading("n", "d", "r")
+    whole, none = (len(explain_page(None, heading, shown).encode()) for shown in (views, []))
+    assert 'id="large-view"' in explain_page(None, heading, views, most=whole)
+    kept = explain_page(None, heading, views, most=whole - 1)
+    assert "the page would be larger than" in parsed(kept).texts["large-view"]
+    assert "small" in parsed(kept).texts["toy-view"]
+    for most in (whole - 1, whole // 2, none + 6_000):
+        assert len(explain_page(None, heading, views, most=most).encode()) <= most
+    monkeypatch.setattr("layerwise.report.explain.fits", lambda page, most: True)
+    assert len(explain_page(None, heading, views, most=whole - 1).encode()) > whole - 1
 
 
 def test_without_faiss_the_page_says_how_to_install_it(
@@ -236,13 +242,42 @@ def test_without_faiss_the_page_says_how_to_install_it(
         explain(run, Ask(("neighbours",)))
 
 
+@pytest.fixture(scope="module")
+def towers(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A network like AlexNet (two towers, overlapping pooling, no residual block) after a few steps, and its page."""
+    run = trained(tmp_path_factory.mktemp("towers") / "run", "network=four_layer_groups_28", "input_size=28",
+                  "resize=squash", "unit=iterations", "duration=8", "warmup_length=0", "evaluate_every=8")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in SMALLER.items():
+            patch.setattr(f"layerwise.explain.{name}", value)
+        return run, explain(run).page.read_text("utf-8")
+
+
+@BROWSER
+def test_every_view_of_a_network_like_alexnet_is_found_in_a_browser(towers: tuple[Path, str], tmp_path: Path) -> None:
+    (tmp_path / "page.html").write_text(towers[1], "utf-8")
+    found = parsed(opened(tmp_path / "page.html", tmp_path / "profile"))
+    assert found.problems == []
+    views = {name: found.texts[f"{name}-view"] for name in MAKERS if name != "gained-lost"}
+    unshown = {name: words for name, words in views.items() if "Not shown" in words}
+    assert unshown == {}
+    assert all("What it says" in words and "Source" in words for words in views.values())
+    assert {"Kernels 1 to 16 of features.conv1", "Kernels 17 to 32 of features.conv1"} <= set(
+        re.findall(r"Kernels \d+ to \d+ of features.conv1", towers[1]))
+
+
+def all_tabs(source: str) -> str:
+    """A page with its tabs below one another, as a browser without :has shows them, so that all are measured."""
+    shown = source.replace("@supports selector(:has(*))", "@supports (display: nothing)")
+    assert shown != source
+    return shown.replace('class="tabs"', 'class="tabs scroll"')
+
+
 @BROWSER
 @pytest.mark.parametrize("width", [390, 1280])
-def test_every_tab_fits_its_screen(whole: tuple[Path, str], tmp_path: Path, width: int) -> None:
-    """All tabs below one another, as a browser without :has shows them, so that all are measured at once."""
-    source = whole[1].replace("@supports selector(:has(*))", "@supports (display: nothing)")
-    assert source != whole[1]
-    found = measured(source.replace('class="tabs"', 'class="tabs scroll"'), width, tmp_path)
+@pytest.mark.parametrize("network", ["whole", "towers"])
+def test_every_tab_fits_its_screen(request: pytest.FixtureRequest, tmp_path: Path, network: str, width: int) -> None:
+    found = measured(all_tabs(request.getfixturevalue(network)[1]), width, tmp_path)
     assert found["wide"] == []
     assert found["scroll"] == found["width"]
     assert found["drawn"] == found["images"]

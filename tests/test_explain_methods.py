@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
 from torch import nn
 
 from layerwise.data.preprocess import Preprocess
 from layerwise.data.source import Samples
 from layerwise.errors import InputError
 from layerwise.explain import pictures
-from layerwise.explain.classes import class_reports, duplicates, label_errors
+from layerwise.explain.classes import class_reports, duplicates, label_errors, out_of_fold
 from layerwise.explain.feature_map import feature_map, kept_near
 from layerwise.explain.gained_lost import gained_lost
 from layerwise.explain.kernels import colour_shares, first_kernels, levels
@@ -100,6 +101,36 @@ def test_planted_label_errors_are_found_and_right_labels_are_left_alone() -> Non
     assert label_errors(probabilities, truth) == (), "the control: nothing was planted"
     with pytest.raises(InputError, match="Each picture has a row"):
         label_errors(probabilities, labels[:5])
+
+
+def test_planted_label_errors_of_training_pictures_are_found_out_of_fold() -> None:
+    """400 pictures of 4 classes, 20 with a wrong label, and 100 features of noise by which each can be known by heart.
+    Out-of-fold they say nothing of the picture; in-fold (the control) the fit takes them and believes the labels."""
+    random = np.random.default_rng(0)
+    truth = np.arange(400) % 4
+    features = np.hstack([2 * np.eye(4)[truth], np.zeros((400, 100))]) + random.normal(0, 0.3, (400, 104))
+    planted = random.permutation(400)[:20]
+    labels = truth.copy()
+    labels[planted] = (labels[planted] + 1) % 4
+    places, probabilities = out_of_fold(features, labels, 5)
+    assert places.tolist() == list(range(400))
+    assert np.array_equal(probabilities, out_of_fold(features, labels, 5)[1]), "always the same folds"
+    assert probabilities[:, 4].max() == 0, "no picture is of the fifth class"
+    found = {one.place for one in label_errors(probabilities, labels)}
+    assert found <= set(planted.tolist())
+    assert len(found) >= 12
+    in_fold = np.zeros((400, 5))
+    in_fold[:, :4] = LogisticRegression(C=100, max_iter=500).fit(features, labels).predict_proba(features)
+    assert label_errors(in_fold, labels) == ()
+
+
+def test_classes_with_too_few_pictures_for_the_folds_are_not_judged() -> None:
+    labels = np.array([0] * 6 + [1] * 6 + [2] * 4)
+    places, probabilities = out_of_fold(np.eye(16, 3)[labels].astype(np.float32), labels, 3)
+    assert places.tolist() == list(range(12))
+    assert probabilities.shape == (12, 3)
+    with pytest.raises(InputError, match="10 pictures of 3 classes are too few for 5 folds"):
+        out_of_fold(np.ones((10, 3)), labels[6:], 3)
 
 
 def test_pictures_that_are_there_twice() -> None:

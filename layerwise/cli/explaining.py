@@ -72,9 +72,12 @@ def watch(
     """Shows a run while it trains: its report as a live page on this machine alone (127.0.0.1), until Ctrl-C."""
     from contextlib import suppress
 
+    import torch
+
     from layerwise.jobs.watch import server
 
-    with server(run, port) as serving:
+    with server(run, port, data_dir=data_dir(), offline=SETTINGS.offline) as serving:
+        torch.set_num_threads(1)  # the cores are the training's
         out(f"http://127.0.0.1:{serving.server_address[1]}/")
         sys.stdout.flush()
         note("Ctrl-C ends it.")

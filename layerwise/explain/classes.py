@@ -1,12 +1,13 @@
 """A report a class: accuracy, confusions, hardest pictures, likely errors of the labels, pictures that are there twice.
 
 Label errors: Northcutt, Jiang, Chuang, "Confident learning: estimating uncertainty in dataset labels", 2021, section 3.
-The probabilities must be of a network that did not train on the picture ("out-of-fold"); what was trained on is known
-by heart, its errors too.
+The probabilities must be of a classifier that was not fitted to the picture ("out-of-fold"); what was trained on is
+known by heart, its errors too.
 """
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,8 @@ from layerwise.errors import InputError
 Integers = NDArray[np.int64]
 Floats = NDArray[np.float64]
 MOST_COMPARED = 4_000  # pictures that are compared with each other for near duplicates
+FOLDS, STEPS = 5, 100  # parts that are judged one by one; the solver's iterations for each
+STRENGTH = 0.1  # scikit-learn's C: some regularisation, so that no picture is fitted for its own sake
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,35 @@ def label_errors(probabilities: Floats, labels: Integers) -> tuple[Suspect, ...]
     found = [Suspect(int(place), int(labels[place]), int(likely[place]), float(truth[place]),
                      float(probabilities[place, likely[place]])) for place in places]
     return tuple(sorted(found, key=lambda one: one.own - one.other))
+
+
+def out_of_fold(features: NDArray[np.floating], labels: Integers, classes: int) -> tuple[Integers, Floats]:
+    """Probabilities of pictures by a classifier of their features that was fitted to the other pictures alone.
+
+    A logistic regression of features (N, D), standardised, in 5 folds that keep the shares of the classes: always the
+    same (scikit-learn's cross_val_predict). Returns the places (M) of the pictures that were judged, which are those of
+    classes with at least 5, and the probabilities (M, classes). The fit is out-of-fold, the features are not: a network
+    that was trained on all of the pictures with their labels made them. Raises InputError where no two classes have 5.
+    """
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedKFold, cross_val_predict
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    places = np.flatnonzero(np.bincount(labels, minlength=classes)[labels] >= FOLDS)
+    kept = np.unique(labels[places])
+    if len(kept) < 2:
+        raise InputError(f"{len(labels)} pictures of {classes} classes are too few for {FOLDS} folds",
+                         mend=f"At least two classes need {FOLDS} pictures each.")
+    classifier = make_pipeline(StandardScaler(), LogisticRegression(C=STRENGTH, max_iter=STEPS))
+    with warnings.catch_warnings():  # a fit that was stopped early has not seen the picture either
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        rows = cross_val_predict(classifier, features[places], labels[places], method="predict_proba",
+                                 cv=StratifiedKFold(FOLDS, shuffle=True, random_state=0))
+    probabilities = np.zeros((len(places), classes))
+    probabilities[:, kept] = rows
+    return places, probabilities
 
 
 def duplicates(samples: Samples, contents: list[str], most: int = MOST_COMPARED) -> tuple[Pair, ...]:

@@ -54,19 +54,29 @@ def explain_page(files: RunFiles | None, heading: Heading, views: Sequence[View]
 
     A view that makes it larger is left out, the largest first, and its tab says so.
     """
-    shown = {view.name: _view(view) for view in views}
+    shown = {view.name: section_of(view) for view in views}
     report = Markup("") if files is None else body(files)
-    room = most - len(report.encode()) - sum(len(template_file(name)) for name in ("style.css", "explain.css"))
     left = list(missing)
-    while shown and sum(len(each.encode()) for each in shown.values()) > room:
+    while not fits(page := _page(report, heading, views, shown, left), most) and shown:
         largest = max(shown, key=lambda name: len(shown[name]))
         title = next(view.title for view in views if view.name == largest)
-        left.append(Missing(largest, title, f"With it the page would be larger than {most // 2**20} MB. Ask for this "
-                            "view alone: it is computed already."))
+        left.append(Missing(largest, title, f"With it the page would be larger than {most / 2**20:.3g} MB. Ask for "
+                            "this view alone: it is computed already."))
         del shown[largest]
+    return page
+
+
+def fits(page: str, most: int) -> bool:
+    """Whether a page has at most `most` bytes."""
+    return len(page.encode()) <= most
+
+
+def _page(report: Markup, heading: Heading, views: Sequence[View], shown: dict[str, Markup],
+          left: Sequence[Missing]) -> str:
+    """The page with these views; `left` are the ones that it has to say something of instead."""
     script = template_file("explain.js") if any("<svg class=\"map\"" in each for each in shown.values()) else ""
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    tabs = [("report", "Report")] if files is not None else []
+    tabs = [("report", "Report")] if report else []
     tabs += [(view.name, view.title) for view in views if view.name in shown] + [(one.name, one.title) for one in left]
     return environment().from_string(template_file("explain.html")).render(
         style=Markup(template_file("style.css") + template_file("explain.css")), heading=heading, report=report,
@@ -74,8 +84,8 @@ def explain_page(files: RunFiles | None, heading: Heading, views: Sequence[View]
         policy=f"; script-src 'sha256-{digest}'" if script else "")  # fmt: skip
 
 
-def _view(view: View) -> Markup:
-    """The inside of a view's tab."""
+def section_of(view: View) -> Markup:
+    """What a view shows: the inside of its tab."""
     parts = [(type(part).__name__.lower(), part, _drawn(view, part, place)) for place, part in enumerate(view.parts)]
     return Markup(environment().from_string(template_file("explain_view.html")).render(view=view, parts=parts))
 

@@ -30,6 +30,7 @@ from layerwise.report.tables import (
     recipe_parts,
 )
 
+NOTHING = Markup("")
 MOST_MISTAKES = 24
 MOST_CONFUSIONS = 20
 SELECT_WORDS = {
@@ -68,9 +69,14 @@ def report(run: Path, out: Path | None = None) -> Path:
     return target
 
 
-def render(files: RunFiles) -> str:
-    """The page as text: every part of the run that is there, and a line for every part that is not."""
-    context = _context(files)
+def render(files: RunFiles, live: Markup = NOTHING) -> str:
+    """The page as text: every part of the run that is there, and a line for every part that is not.
+
+    `live` are sections, as `report.explain.section_of` makes them, that stand behind the curves.
+    """
+    context = _context(files) | {"live": live}
+    if live:
+        context["style"] += Markup(template_file("explain.css"))
     return environment().from_string(template_file("page.html")).render(context | {"body": body(files, context)})
 
 
@@ -86,6 +92,7 @@ def _context(files: RunFiles) -> Record:
     kernels = _kernels(files, missing)
     return {
         "style": Markup(template_file("style.css")),
+        "live": NOTHING,
         "network": str(model.get("name", files.recipe.get("network", "unknown network"))),
         "data_name": str(data.get("name", files.recipe.get("data", "unknown data"))),
         "run_name": files.path.resolve().name,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 
 import torch
 
@@ -13,6 +14,7 @@ from layerwise.explain.subject import Subject
 from layerwise.explain.view import Chart, Series, Table, View
 from layerwise.models.network import Network
 from layerwise.randomness import derived_seed
+from layerwise.recipe import Recipe
 from layerwise.rundir import CHECKPOINTS
 
 PICTURES = 64
@@ -22,9 +24,12 @@ WEIGHTS = "model/"  # what a checkpoint calls the network's tensors
 def view(subject: Subject) -> View:
     """The health of the network with its first weights, of each checkpoint that is kept, and of the finished one."""
     images, labels = subject.at_once(subject.split("train", PICTURES))
-    moments: dict[str, tuple[Health, ...]] = {}
-    for name, network in _moments(subject):
-        moments[name] = signal_health(network, images, labels)
+    return told({name: signal_health(network, images, labels) for name, network in _moments(subject)},
+                f"one batch of {len(images)} training pictures")
+
+
+def told(moments: dict[str, tuple[Health, ...]], pictures: str) -> View:
+    """The view of the health at several moments by their names; `pictures` says on which it was measured."""
     series = {what: tuple(Series(name, tuple(float(place) for place in range(1, len(found) + 1)),
                                  tuple(getattr(one, what) for one in found)) for name, found in moments.items())
               for what in ("variance", "gradient", "relative")}
@@ -37,23 +42,22 @@ def view(subject: Subject) -> View:
         "Values that fall or grow by factors from layer to layer are signals that vanish or explode.",
         "Whether training went well: healthy signals are needed, and not enough.",
         "He, Zhang, Ren, Sun 2015, section 4.1; Glorot, Bengio 2010", (
-            Chart("Variance of each layer's response on one batch of training pictures, in training mode.", "layer",
-                  "variance", series["variance"], log=True),
+            Chart(f"Variance of each layer's response on {pictures}, in training mode.", "layer", "variance",
+                  series["variance"], log=True),
             Chart("L2 norm of the loss's gradient by each layer's weights.", "layer", "gradient norm",
                   series["gradient"], log=True),
             Chart("The same over the norm of the weights themselves.", "layer", "gradient / weights",
                   series["relative"], log=True),
             Table("Extremes. The last column is the smallest gradient norm over the largest: near 0 where they vanish "
                   "or explode.", ("when", "smallest variance", "largest variance", "gradients"), rows)),
-        (f"one batch of {len(images)} training pictures",))
+        (pictures,))
 
 
-def _moments(subject: Subject) -> list[tuple[str, Network]]:
+def _moments(subject: Subject) -> Iterator[tuple[str, Network]]:
     """The network with the weights that its seed gives, with those of its kept checkpoints, and as it is."""
     model = subject.file.model
-    found = []
-    if subject.file.recipe is not None:
-        found.append(("start", fresh(model, derived_seed(subject.file.recipe.seed, "weights"))))
+    if subject.file.recipe is not None and from_seed(subject.file.recipe):
+        yield "start", fresh(model, derived_seed(subject.file.recipe.seed, "weights"))
     if subject.run is not None:
         for path in checkpoint.generations(subject.run / CHECKPOINTS):
             network = copy.deepcopy(model)
@@ -64,5 +68,10 @@ def _moments(subject: Subject) -> list[tuple[str, Network]]:
             except (InputError, RuntimeError):  # damaged, or of another network: the others are shown
                 continue
             if any(not torch.equal(tensor, model.state_dict()[name]) for name, tensor in network.state_dict().items()):
-                found.append((f"after {int(path.name):,} pictures", network))
-    return [*found, ("end", model)]
+                yield f"after {int(path.name.partition('-')[0]):,} pictures", network
+    yield "end", model
+
+
+def from_seed(recipe: Recipe) -> bool:
+    """Whether the first weights are those that the seed gives alone."""
+    return not recipe.start_from and not recipe.zero_init_last_scale and recipe.whiten != "first"
