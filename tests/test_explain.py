@@ -18,8 +18,10 @@ from layerwise import modelfile
 from layerwise.cli import main
 from layerwise.errors import InputError, Interrupted, MachineError
 from layerwise.explain.neighbours import faiss
+from layerwise.explain.subject import Subject
 from layerwise.explain.view import Gallery, Scatter, Strips, Table, Tile, View, Words
 from layerwise.jobs import explain as job
+from layerwise.jobs.assessment import own_split
 from layerwise.jobs.explain import MAKERS, Ask, explain
 from layerwise.report.explain import Heading, Missing, explain_page
 from layerwise.report.page import template_file
@@ -102,6 +104,23 @@ def test_every_view_is_on_the_page_and_the_page_keeps_its_promises(whole: tuple[
     assert "error" in found.texts["result"]
     assert len(whole[1].encode()) < 6 * 2**20
     assert all(uri.startswith("data:image/") for uri, _ in found.images)
+
+
+def test_planted_label_errors_among_the_training_pictures_are_shown(runs: tuple[Path, Path], tmp_path: Path) -> None:
+    """20 training pictures get a wrong label after the training: most are among the 24 likeliest errors."""
+    file = modelfile.read(runs[0])
+    assert file.recipe is not None
+    splits = {name: own_split(file.recipe, name, None, False) for name in ("train", "val", "test")}
+    train = splits["train"]
+    planted = np.random.default_rng(0).permutation(len(train))[:20]
+    labels = train.labels.copy()
+    labels[planted] = (labels[planted] + 1) % 10
+    splits["train"] = dataclasses.replace(train, labels=labels)
+    found = MAKERS["classes"][1](Subject(file, lambda on: splits[on or "test"], tmp_path))
+    gallery = next(part for part in found.parts if isinstance(part, Gallery) and "training pictures" in part.caption)
+    assert "logistic regression of the last hidden layer" in gallery.caption
+    shown = {line for tile in gallery.tiles for line in tile.lines}
+    assert len(shown & {train.ids[place] for place in planted}) >= 15
 
 
 def test_the_index_is_kept_with_the_run_and_finds_a_picture_itself(whole: tuple[Path, str]) -> None:
