@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import nn
 
 from layerwise.errors import InputError
 from layerwise.models import build
+from layerwise.models.network import another
 from layerwise.models.resnet import (
     BasicBlock,
     Bottleneck,
@@ -168,3 +170,43 @@ def test_a_block_that_does_not_divide_the_stage_is_our_mistake():
 def test_widths_that_fall():
     with pytest.raises(InputError, match="widths: a stage of 8 channels follows one of 16"):
         build("resnet20", widths=(16, 8, 4))
+
+
+def state_of(blocks):
+    """Names, values, the printed layers and the next random number: all that tells two makings apart."""
+    values = [(key, value.tolist()) for block in blocks for key, value in block.state_dict().items()]
+    return values, repr(blocks), torch.rand(3).tolist()
+
+
+@pytest.mark.parametrize("block", [BasicBlock, Bottleneck, PlainBlock])
+def test_another_block_is_a_block_made_again(block):
+    def make():
+        return block(16, 16 // block.expansion, 1, shortcut_a)
+
+    torch.manual_seed(3)
+    made = [make(), make(), make()]
+    told = state_of(made)
+    torch.manual_seed(3)
+    first = make()
+    repeated = [first, another(first), another(first)]
+    assert state_of(repeated) == told
+    torch.manual_seed(3)
+    first = make()
+    copies = [first, copy.deepcopy(first), copy.deepcopy(first)]  # control: copied weights are not new ones
+    assert state_of(copies) != told
+
+
+def test_another_block_shares_nothing_with_the_first():
+    first = BasicBlock(8, 8, 1, shortcut_a)
+    twin = another(first)
+    before = {key: value.clone() for key, value in first.state_dict().items()}
+    twin.residual[0].register_forward_hook(lambda *_: None)
+    with torch.no_grad():
+        for value in twin.state_dict().values():
+            value.add_(1)
+    twin.eval().requires_grad_(False)
+    assert all(torch.equal(value, before[key]) for key, value in first.state_dict().items())
+    assert all(module.training for module in first.modules())
+    assert all(parameter.requires_grad for parameter in first.parameters())
+    assert twin.residual[0]._forward_hooks
+    assert not first.residual[0]._forward_hooks

@@ -134,12 +134,15 @@ def build(name: str, num_classes: int | None = None, in_channels: int | None = N
 
 @contextmanager
 def _uncollected() -> Iterator[None]:
-    """Within it Python looks for no garbage: a fifth of the time of making thousands of modules, which all stay."""
+    """Python looks for no garbage within it nor, at its end, among the thousands of modules made, which all stay."""
     enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
+        if not gc.get_freeze_count():  # what is new is at once as old as the rest: a fifth of the time of ResNet-1202
+            gc.freeze()
+            gc.unfreeze()
         if enabled:
             gc.enable()
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from layerwise.errors import InputError
 from layerwise.layers.initialise import he_normal
-from layerwise.models.network import Network, Paper, Reported, named
+from layerwise.models.network import Network, Paper, Reported, another, named
 
 Shortcut = Callable[[int, int, int], nn.Module]
 
@@ -198,12 +198,11 @@ def stage(block: Block, depth: int, channels: tuple[int, int], shortcut: Shortcu
     The first halves the map (stride 2), but in conv2_x, where the maps have the right size already.
     """
     in_channels, width = channels
-    blocks: dict[str, nn.Module] = {}
-    for number in range(1, depth + 1):
-        stride = 2 if number == 1 and name != "conv2" else 1
-        blocks[f"{name}_{number}"] = block(in_channels, width, stride, shortcut)
-        in_channels = width * block.expansion
-    return blocks
+    blocks: list[nn.Module] = [block(in_channels, width, 1 if name == "conv2" else 2, shortcut)]
+    if depth > 1:
+        blocks.append(block(width * block.expansion, width, 1, shortcut))
+    blocks += [another(blocks[1]) for _ in range(depth - 2)]
+    return {f"{name}_{number}": one for number, one in enumerate(blocks, 1)}
 
 
 def residual_network(
