@@ -189,7 +189,7 @@ def _build(path: Path, architecture: dict[str, Any], tensors: dict[str, torch.Te
             raise InputError(f"{path}: architecture {name}: {argument}={value!r} is not a whole number in 1..{limit}")
     try:
         # Shapes first: no memory is taken before the file's tensors are known to fit.
-        with torch.device("meta"), Unfilled():
+        with torch.device("meta"):
             wanted = models.build(name, **arguments).state_dict()
     except TypeError as error:
         raise InputError(f"{path}: architecture {name} does not take these arguments ({error})") from None

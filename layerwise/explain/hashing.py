@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.neural_network import MLPRegressor
 
 from layerwise.errors import InputError
 from layerwise.explain.neighbours import Neighbours, Vectors, faiss
@@ -62,6 +61,8 @@ def learn(vectors: Vectors, bits: int, epochs: int, seed: int) -> Encoder:
     """
     if bits < 8 or bits % 8:
         raise InputError(f"codes of {bits} bits", "Codes are searched by whole bytes.", "Take a multiple of 8.")
+    from sklearn.neural_network import MLPRegressor  # as slow to import as torch, and few commands need it
+
     centre = vectors.mean(0, dtype=np.float64).astype(np.float32)
     scale = float(np.std(vectors - centre)) or 1.0
     values = (vectors - centre) / np.float32(scale)

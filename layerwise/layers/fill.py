@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from layerwise.layers.unfilled import left_unfilled
+
 LARGE = 1 << 18  # numbers; below, threads save less than they cost
 PART = 1 << 19
 Draw = Callable[[Tensor, torch.Generator | None], Tensor]
@@ -46,6 +48,8 @@ def _uniform(bound: float) -> Draw:
 
 def _fill(weights: Iterable[tuple[Tensor, Draw]]) -> None:
     """A large tensor in parts, each with a generator seeded by torch's own: the same for any number of threads."""
+    if left_unfilled():
+        return
     waiting: list[Future[Tensor]] = []
     with ThreadPoolExecutor(max(1, torch.get_num_threads())) as threads:
         for tensor, draw in weights:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 FILLS = ("normal_", "uniform_", "trunc_normal_", "kaiming_normal_", "kaiming_uniform_", "xavier_normal_",
          "xavier_uniform_", "orthogonal_")
 TORCHS_OWN = math.sqrt(5)  # the slope with which torch's layers fill themselves
+_unfilled = ContextVar("unfilled", default=0)
 LARGE = 1 << 17  # entries; smaller weights cost nothing, and keep the random numbers that they have always had
 
 
@@ -22,11 +24,25 @@ class Unfilled(TorchFunctionMode):
     it saves, on the meta device, the second that torch takes to import its compiler for a random fill.
     """
 
+    def __enter__(self) -> Unfilled:
+        _unfilled.set(_unfilled.get() + 1)
+        super().__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *raised: Any) -> None:
+        super().__exit__(*raised)  # type: ignore[no-untyped-call]
+        _unfilled.set(_unfilled.get() - 1)
+
     def __torch_function__(self, function: Callable[..., Any], types: Sequence[type], arguments: Sequence[Any] = (),
                            named: Mapping[str, Any] | None = None) -> Any:
         if getattr(function, "__name__", "") in FILLS:
             return arguments[0] if arguments else (named or {})["tensor"]
         return function(*arguments, **(named or {}))
+
+
+def left_unfilled() -> bool:
+    """Whether this thread is within `Unfilled`: what hands fills to other threads, where it does not hold, asks."""
+    return _unfilled.get() > 0
 
 
 class FilledOnce(TorchFunctionMode):

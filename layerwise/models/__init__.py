@@ -5,10 +5,12 @@ from __future__ import annotations
 import gc
 import inspect
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+import torch
 
 from layerwise.errors import InputError, nearest
-from layerwise.layers.unfilled import FilledOnce
+from layerwise.layers.unfilled import FilledOnce, Unfilled
 from layerwise.models import (
     airnet,
     alexnet,
@@ -124,8 +126,11 @@ def build(name: str, num_classes: int | None = None, in_channels: int | None = N
         takes = ", ".join(f"{key} ({default})" for key, default in free.items())
         raise InputError(f"{name} cannot be built so", mend=f"It takes: {takes}.", details=problems)
     complete = free | {key: tuple(value) if isinstance(value, list) else value for key, value in chosen.items()}
-    small = _INPUTS[name][1] <= SMALL_SIDE  # then hardly a weight is large enough, and the deepest have 1,202 layers
-    with _uncollected(), nullcontext() if small else FilledOnce():
+    if torch.get_default_device().type == "meta":
+        filling: AbstractContextManager[object] = Unfilled()
+    else:  # for small pictures hardly a weight is large enough, and the deepest networks have 1,202 layers
+        filling = nullcontext() if _INPUTS[name][1] <= SMALL_SIDE else FilledOnce()
+    with _uncollected(), filling:
         network = constructor(**complete)
     plain = {key: list(value) if isinstance(value, tuple) else value for key, value in complete.items()}
     network.architecture = {"name": name, "arguments": plain}

@@ -16,7 +16,6 @@ import torch
 from torch import nn
 
 from layerwise.experiments.experiment import Claim, Numbers, Results, Row, Subject, Value, Verdict
-from layerwise.layers.unfilled import Unfilled
 from layerwise.models import build, reported
 from layerwise.models.costs import costs
 from layerwise.models.network import Network
@@ -29,7 +28,7 @@ SURVEY, HISTORY = "the survey", "the history"
 
 @cache
 def _network(name: str) -> Network:
-    with torch.device("meta"), Unfilled():
+    with torch.device("meta"):
         return build(name)
 
 
