@@ -2,7 +2,7 @@
 
     python faults/all.py [--only A1 B3 ...] [--trials-share 0.1] [--list]
 
-Several goals are tried at a time, one a core, each in a process of its own. What was found of a goal is kept in
+Each goal is tried in a process of its own, one a core at a time. What was found of a goal is kept in
 results/faults/ID.json, with the machine and the revision, and the table is made from these files; a goal that has none
 stands there as not run. With a share below 1 nothing is kept. Exit status 4 where a goal missed its bar or a control
 was not caught.
@@ -23,7 +23,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -76,7 +76,11 @@ TABLE = ROOT / "results" / "faults.md"
 
 @dataclass(frozen=True)
 class Row:
-    """A goal's line of the table; `controls` are name and whether it was caught."""
+    """A goal's line of the table; `controls` are name and whether it was caught.
+
+    `seconds` are the clock's, on a machine that may have been busy; `processor` are those it had of the processor, with
+    all processes that it started (0: not known).
+    """
 
     id: str
     title: str
@@ -90,6 +94,7 @@ class Row:
     machine: str
     revision: str
     when: str
+    processor: float = 0.0
 
 
 def attempted(goal: Goal, share: float = 1.0) -> Row:
@@ -138,18 +143,19 @@ def _controlled(control: Control) -> Outcome:
 def apart(goal: Goal, share: float) -> Row:
     """Tries a goal in a process of its own, whose end is the end of no other goal."""
     command = [sys.executable, __file__, "--only", goal.id, "--trials-share", str(share), "--json"]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    told = done.stdout.splitlines()[-1:]
-    if done.returncode not in (0, 4) or not told:
-        return judged(goal, Outcome(0, (f"its process ended with {done.returncode}",)), [], 0.0)
-    return row_of(json.loads(told[0]))
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True,
+                          env=os.environ | {"OMP_NUM_THREADS": "1"}) as child:
+        assert child.stdout is not None
+        told = child.stdout.read().splitlines()[-1:]
+        _, status, used = os.wait4(child.pid, 0)
+        child.returncode = os.waitstatus_to_exitcode(status)
+    if child.returncode or not told:
+        return judged(goal, Outcome(0, (f"its process ended with {child.returncode}",)), [], 0.0)
+    return replace(row_of(json.loads(told[0])), processor=round(used.ru_utime + used.ru_stime, 1))
 
 
 def rows_of(goals: Sequence[Goal], share: float) -> Iterator[Row]:
-    """Each goal's row when it is there. Of several, those come first that took longest the last time."""
-    if len(goals) == 1:
-        yield attempted(goals[0], share)
-        return
+    """Each goal's row when it is there; those are begun first that took longest the last time."""
     before = {row.id: row.seconds for row in kept()}
     longest = sorted(goals, key=lambda goal: -before.get(goal.id, math.inf))
     with ThreadPoolExecutor(hardware.cores()) as pool:
@@ -160,8 +166,13 @@ def rows_of(goals: Sequence[Goal], share: float) -> Iterator[Row]:
 def line(row: Row) -> str:
     """A row in words."""
     controls = ", ".join(f"{name}: {'caught' if caught else 'NOT CAUGHT'}" for name, caught in row.controls)
-    return (f"{row.id}  {row.title}: {row.trials:,} trials, {len(row.violations)} violations, {row.seconds:.0f} s,"
+    return (f"{row.id}  {row.title}: {row.trials:,} trials, {len(row.violations)} violations, {took(row)},"
             f" {'met' if row.met else 'NOT MET'}" + (f"; {controls}" if controls else ""))
+
+
+def took(row: Row) -> str:
+    """How long it took."""
+    return f"{row.seconds:.0f} s" + (f" (processor {row.processor:.0f} s)" if row.processor else "")
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -172,7 +183,7 @@ def table(rows: Sequence[Row]) -> str:
     for row in rows:
         controls = "; ".join(f"{name}: {'caught' if caught else '**not caught**'}" for name, caught in row.controls)
         bar = f"{row.bar}: {'met' if row.met else '**not met**'}"
-        cells = (row.id, row.title, f"{row.trials:,}", str(len(row.violations)), f"{row.seconds:.0f} s", bar,
+        cells = (row.id, row.title, f"{row.trials:,}", str(len(row.violations)), took(row), bar,
                  controls or "-", row.revision, row.notes or "-")
         text.append("| " + " | ".join(cell.replace("|", "/").replace("\n", " ") for cell in cells) + " |")
     told = {row.id for row in rows}
@@ -199,7 +210,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--only", nargs="+", metavar="GOAL", default=[], help="these goals, by their letters")
     parser.add_argument("--trials-share", type=float, default=1.0, help="this part of each goal's trials")
-    parser.add_argument("--json", action="store_true", help="print one goal's row as JSON, and keep nothing")
+    parser.add_argument("--json", action="store_true", help="try in this process, print the rows as JSON, keep nothing")
     parser.add_argument("--list", action="store_true", help="say what there is, and run nothing")
     options = parser.parse_args(arguments)
     names = [goal.id for goal in GOALS]
@@ -209,6 +220,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.list:
         print("\n".join(f"{goal.id}  {goal.title}: {goal.trials:,} trials; {goal.bar}" for goal in goals))
         return 0
+    if options.json:
+        print("\n".join(json.dumps(asdict(attempted(goal, options.trials_share))) for goal in goals))
+        return 0
     for goal in goals:
         if why := goal.needs():
             print(f"{goal.id}  {goal.title}: left out: {why}", flush=True)
@@ -216,12 +230,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         for row in rows_of([goal for goal in goals if not goal.needs()], options.trials_share):
             rows.append(row)
-            if options.json:
-                print(json.dumps(asdict(row)))
-                continue
             print("\n    ".join([line(row), *(one.strip() for one in row.violations[:10])]), flush=True)
     finally:  # not sooner: with its results written the tree would be another, and a trial that asks git would tell
-        if options.trials_share >= 1 and not options.json:
+        if options.trials_share >= 1:
             keep(rows)
     if len(rows) > 1:
         print(f"{len(rows)} goals in {(time.monotonic() - started) / 60:.0f} minutes")

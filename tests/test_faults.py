@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -77,12 +77,14 @@ def test_several_goals_are_tried_apart(tmp_path: Path, monkeypatch: pytest.Monke
     goals = [Goal(name, "made up", "none", 3, 1, fine, (CAUGHT,)) for name in ("Z1", "Z2")]
     (tmp_path / "row").write_text(json.dumps(asdict(suite.attempted(goals[0]))))
     child = tmp_path / "python"  # told --only and a goal's name; of Z2 the process dies
-    child.write_text(f'#!/bin/sh\n[ "$3" = Z1 ] || kill -SEGV $$\necho "something else"; cat {tmp_path}/row\n')
+    busy = "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done"
+    child.write_text(f'#!/bin/sh\n[ "$3" = Z1 ] || kill -SEGV $$\n{busy}; echo "something else"; cat {tmp_path}/row\n')
     child.chmod(0o755)
     monkeypatch.setattr(suite.sys, "executable", str(child))
     rows = {row.id: row for row in suite.rows_of(goals, 1.0)}
-    assert rows["Z1"] == suite.row_of(json.loads((tmp_path / "row").read_text()))
+    assert replace(rows["Z1"], processor=0.0) == suite.row_of(json.loads((tmp_path / "row").read_text()))
     assert (rows["Z1"].met, rows["Z1"].trials) == (True, 3)
+    assert 0 < rows["Z1"].processor < 10
     assert (rows["Z2"].met, rows["Z2"].violations) == (False, ["its process ended with -11"])
 
 
@@ -91,6 +93,7 @@ def test_the_table_and_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     goals = (Goal("Z1", "fine", "none", 3, 1, fine, (CAUGHT,)), Goal("Z2", "broken", "none", 3, 1, broken),
              Goal("Z3", "elsewhere", "none", 3, 1, fine, needs=lambda: "needs two machines"))
     monkeypatch.setattr(suite, "GOALS", goals)
+    monkeypatch.setattr(suite, "apart", suite.attempted)
     monkeypatch.setattr(suite, "RESULTS", tmp_path / "faults")
     monkeypatch.setattr(suite, "TABLE", tmp_path / "faults.md")
     assert suite.main(["--only", "Z1"]) == 0
