@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
 import os
 import platform
@@ -155,20 +156,32 @@ def versions() -> dict[str, str]:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             found[package] = "not installed as a package"
-    found["code"] = _revision()
+    found["code"] = revision(Path(__file__).parent.parent)
     return found
 
 
-def _revision() -> str:
-    root = Path(__file__).parent.parent
+def revision(root: Path) -> str:
+    """The revision of a git checkout, as "1a2b3c4d5e6f" or, where files differ from it, "1a2b3c4d5e6f-dirty-5d6e7f80".
+
+    The last part is a digest of what differs, so that two states that are not committed have different names. Files
+    that git does not know count where they lie in the package.
+    """
     if not (root / ".git").exists():
         return "not from a git checkout"
-    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
+
+    def git(*words: str) -> bytes:
+        return subprocess.run(["git", "-C", str(root), *words], capture_output=True, timeout=10, check=True).stdout
+
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        name = git("describe", "--always", "--dirty", "--abbrev=12").decode().strip()
+        if not name.endswith("-dirty"):
+            return name
+        digest = hashlib.sha256(git("diff", "HEAD", "--binary", "--no-ext-diff", "--no-textconv", "--no-color"))
+        for file in git("ls-files", "-z", "--others", "--exclude-standard", "layerwise").split(b"\0")[:-1]:
+            digest.update(file + b"\0" + (root / os.fsdecode(file)).read_bytes())
     except (OSError, subprocess.SubprocessError):
         return "unknown: git could not tell"
-    return done.stdout.strip()
+    return f"{name}-{digest.hexdigest()[:8]}"
 
 
 def _capability() -> str:

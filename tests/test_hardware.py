@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+import shutil
 import signal
+import subprocess
+from pathlib import Path
 
 import pytest
 import torch
@@ -67,6 +71,47 @@ def test_an_unresolved_recipe_is_not_run() -> None:
 
 def test_versions_name_what_a_number_depends_on() -> None:
     assert {"python", "torch", "numpy", "pillow", "code"} <= hardware.versions().keys()
+
+
+def commit(root: Path) -> None:
+    """A checkout with one committed file of the package."""
+    (root / "layerwise").mkdir()
+    (root / "layerwise" / "train.py").write_text("rate = 0.1\n")
+    (root / ".gitignore").write_text("runs/\n")
+    for words in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "--message", "one"]):
+        subprocess.run(["git", "-C", str(root), "-c", "user.name=a", "-c", "user.email=a@b", *words], check=True)
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="there is no git here")
+def test_two_states_that_are_not_committed_have_different_names(tmp_path: Path) -> None:
+    commit(tmp_path)
+    clean = hardware.revision(tmp_path)
+    assert len(clean) == 12
+    (tmp_path / "layerwise" / "train.py").write_text("rate = 0.2\n")
+    first = hardware.revision(tmp_path)
+    assert re.fullmatch(clean + "-dirty-[0-9a-f]{8}", first)
+    (tmp_path / "layerwise" / "train.py").write_text("rate = 0.3\n")
+    second = hardware.revision(tmp_path)
+    assert second.startswith(f"{clean}-dirty-")  # all that git says: without the digest the two were the same
+    assert second != first
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "a.json").write_text("{}")
+    (tmp_path / "notes.txt").write_text("mine")
+    assert hardware.revision(tmp_path) == second
+    (tmp_path / "layerwise" / "new.py").write_text("rate = 0.4\n")
+    third = hardware.revision(tmp_path)
+    (tmp_path / "layerwise" / "new.py").write_text("rate = 0.5\n")
+    assert len({first, second, third, hardware.revision(tmp_path)}) == 4
+    (tmp_path / "layerwise" / "new.py").unlink()
+    (tmp_path / "layerwise" / "train.py").write_text("rate = 0.2\n")
+    assert hardware.revision(tmp_path) == first
+
+
+def test_without_git_the_revision_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert hardware.revision(tmp_path) == "not from a git checkout"
+    (tmp_path / ".git").mkdir()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert hardware.revision(tmp_path) == "unknown: git could not tell"
 
 
 def test_the_first_signal_asks_and_the_second_stops() -> None:
