@@ -103,15 +103,15 @@ def read_run(run: Path) -> dict[str, Any]:
     return record
 
 
-def update_run(run: Path, changes: dict[str, Any]) -> None:
-    """Changes some fields of run.json."""
-    write_json(run / RUN, read_run(run) | changes)
+def update_run(run: Path, changes: dict[str, Any], *notes: str) -> None:
+    """Changes some fields of run.json and adds notes, in one write: a kill leaves all of it or nothing."""
+    record = read_run(run)
+    write_json(run / RUN, record | changes | {"notes": list(dict.fromkeys([*record["notes"], *notes]))})
 
 
 def add_notes(run: Path, *notes: str) -> None:
     """Adds notes for the closing summary and the report; each is kept once."""
-    record = read_run(run)
-    write_json(run / RUN, record | {"notes": list(dict.fromkeys([*record["notes"], *notes]))})
+    update_run(run, {}, *notes)
 
 
 def now() -> str:

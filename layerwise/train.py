@@ -170,8 +170,8 @@ def _finish(training: Training, options: RunOptions) -> Path:
         if training.world.first:
             record = rundir.read_run(run)
             seconds = record["seconds"] + time.monotonic() - started
-            rundir.update_run(run, {"state": state, "finished": rundir.now(), "seconds": round(seconds, 1)})
-            rundir.add_notes(run, *training.notes)
+            rundir.update_run(run, {"state": state, "finished": rundir.now(), "seconds": round(seconds, 1)},
+                              *training.notes)
     return run
 
 

@@ -57,9 +57,9 @@ def _resume(run: Path, options: RunOptions, world: World) -> Path:
     if why := heartbeat.restarted():
         world.from_first(lambda: rundir.add_notes(run, f"started again: {why}"))
     with world.together():
-        untested = not list(run.glob("evaluations/*/result.json"))
         trained = not options.settings and rundir.read_run(run)["state"] == "finished"
-    if trained and untested:
+        untested = trained and _untested(run)
+    if untested:
         say(options, f"{run}: the training is finished; its test and report follow")
         return finish(run, options)
     return finish(resume_training(run, options), options)
@@ -106,9 +106,13 @@ def _test(run: Path, options: RunOptions, world: World) -> None:
 def _keep(run: Path, model: modelfile.ModelFile, result: Result, name: str) -> None:
     """Saves the evaluation of a run under `name`, and its numbers in the model file."""
     result.save(run / "evaluations" / name)
-    rundir.add_notes(run, *result.notes)
-    modelfile.write(model.path, dataclasses.replace(model, results=[digest(result)]))
-    rundir.add_notes(run, *outdated(run, model.sha256))
+    rundir.add_notes(run, *result.notes, *outdated(run, model.sha256))
+    modelfile.write(model.path, dataclasses.replace(model, results=[digest(result)]))  # last: it says `_untested` not
+
+
+def _untested(run: Path) -> bool:
+    """Whether a finished run's weights lack their test; an evaluation may be of those before a branch."""
+    return not list(run.glob("evaluations/*/result.json")) or not modelfile.read(run).results
 
 
 def outdated(run: Path, sha256: str) -> list[str]:

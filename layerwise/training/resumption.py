@@ -60,10 +60,9 @@ def write_branch(run: Path, before: Recipe, after: Recipe, generation: checkpoin
     samples = generation.state["position"]["samples"] if generation else 0
     branches = [*rundir.read_run(run)["branches"], {"samples": samples, "changed": moved}]
     checkpoint.replace_durably(run / f"recipe-before-branch-{len(branches)}.json", before.to_json().encode())
-    checkpoint.replace_durably(run / rundir.RECIPE, after.to_json().encode())
-    rundir.update_run(run, {"branches": branches})
-    rundir.add_notes(run, *(f"branch at {samples} samples: {name} {old!r} to {new!r}"
-                            for name, (old, new) in moved.items()))
+    rundir.update_run(run, {"branches": branches}, *(f"branch at {samples} samples: {name} {old!r} to {new!r}"
+                                                     for name, (old, new) in moved.items()))
+    checkpoint.replace_durably(run / rundir.RECIPE, after.to_json().encode())  # behind it: no change goes unrecorded
     heartbeat.tell("run", str(run.absolute()))  # from here on it is resumed without the change
 
 
