@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -242,3 +243,5 @@ def test_the_command(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     seen = capsys.readouterr()
     assert seen.out.strip() == str(tmp_path / "more")
     assert "14 train, 6 val, 4 test pictures in 3 shards" in seen.err
+    assert main(["pack", str(photos / "val"), "--to", str(tmp_path / "one")]) == 0
+    assert re.search(r"^6 pictures in 1 shard, 0\.\d MB$", capsys.readouterr().err, re.MULTILINE)

@@ -44,8 +44,10 @@ def pack(
     if as_json:
         return print_json({"directory": str(packed.directory), "pictures": packed.pictures, "shards": packed.shards,
                            "bytes": packed.bytes, "resumed_shards": packed.resumed})
-    counts = ", ".join(f"{count:,} {split}" for split, count in packed.pictures.items())
-    note(f"{counts} pictures in {packed.shards} shards, {packed.bytes / 1e6:,.1f} MB"
+    counts = ", ".join(f"{count:,}" if split == "all" else f"{count:,} {split}"
+                       for split, count in packed.pictures.items())
+    note(f"{counts} pictures in {packed.shards:,} shard{'s' if packed.shards != 1 else ''},"
+         f" {packed.bytes / 1e6:,.1f} MB"
          + (f"; {packed.resumed} were there from an interrupted pack" if packed.resumed else ""))
     out(str(packed.directory))
     return None

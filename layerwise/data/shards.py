@@ -81,7 +81,7 @@ def read_shards(place: str) -> Layout:
     rows = {split: _rows(place, split, class_names, index["facts"], shards) for split in SPLITS
             if any(shard.split == split for shard in shards)}
     notes = [*layout_notes(class_names, {split: list(found) for split, found in rows.items()}), *index["notes"],
-             f"read from {len(shards)} shards"]
+             f"read from {len(shards)} shard{'s' if len(shards) != 1 else ''}"]
     return Layout(index["name"], class_names, rows, tuple(notes))
 
 
