@@ -11,6 +11,10 @@ from torch import nn
 from layerwise.errors import InputError
 from layerwise.models import build, names, published_input
 from layerwise.models.shapes import check_auxiliary, check_input, cost, stage_shapes
+from layerwise.recipe import changed
+from layerwise.recipes.presets import preset
+from layerwise.train import train
+from layerwise.training.preparation import RunOptions
 
 IMAGENET = [name for name in names() if re.match(r"(resnet|plain)(18|34|50|101|152)", name)]
 CIFAR = [name for name in names() if re.match(r"(resnet|plain)(20|32|44|56|110|1202)", name)]
@@ -74,7 +78,8 @@ def test_the_others_take_what_their_last_layers_fit(name):
         (
             "alexnet",
             300,
-            "Resize the pictures, say with --set input_size=227; or choose another network, such as resnet20",
+            "Resize the pictures: --set resize=short-side --set resize_to=227 --set input_size=227; or choose another "
+            "network, such as resnet20",
         ),
         ("lenet1989", 28, "28x28 pictures do not fit layer features.H1.bias, which a 14x14 map reaches"),
         ("lenet1989", 1, "The layer is made for one size of map."),
@@ -84,6 +89,16 @@ def test_the_others_take_what_their_last_layers_fit(name):
 def test_what_is_said(name, size, message):
     with pytest.raises(InputError, match=re.escape(message)):
         check_input(name, 3, size, 10)
+
+
+def test_the_advice_is_all_that_is_missing(tmp_path):
+    """Pictures of 8x8 pixels: with the fields that the message names, and no others, the network trains."""
+    recipe = changed(preset("digits"), ["network=lenet5", "unit=iterations", "duration=1", "evaluate_every=1",
+                                        "warmup=none", "warmup_length=0", "schedule=constant", "threads=1"])
+    options = RunOptions(tmp_path / "run", quiet=True, offline=True)
+    with pytest.raises(InputError, match="8x8 becomes 0x0") as error:
+        train(recipe, options)
+    assert train(changed(recipe, re.findall(r"--set (\S+=[^\s;]+)", error.value.mend)), options) == tmp_path / "run"
 
 
 @pytest.mark.parametrize("name", ["resnet20", "alexnet_one_gpu", "lenet5", "lenet1989"])

@@ -49,7 +49,7 @@ BITMAPS = """
 ..###.. .###### ####### .#####. ...#### .#####. .#####. ..##... .#####. .####..
 ....... ....... ....... ....... ....... ....... ....... ....... ....... .......
 """
-MEND_1989 = "Resize the pictures to 16x16, say with --set input_size=16."
+MEND_1989 = "Resize the pictures: --set resize=short-side --set resize_to=16 --set input_size=16."
 
 
 class PositionBias(nn.Module):

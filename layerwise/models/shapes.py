@@ -144,8 +144,10 @@ def _message(name: str, network: nn.Module, size: int, misfit: MisfitError) -> I
     else:
         what = f"{size}x{size} pictures do not fit layer {misfit.layer}, which a {at} map reaches"
         why = "The layer is made for one size of map."
-    advice = f"Resize the pictures, say with --set input_size={published_input(name)[1]}; or choose another network"
-    return InputError(f"{what}; {works}", why, f"{advice}, such as resnet20, which takes any size.")
+    side = published_input(name)[1]
+    advice = f"Resize the pictures: --set resize=short-side --set resize_to={side} --set input_size={side}"
+    return InputError(f"{what}; {works}", why,
+                      f"{advice}; or choose another network, such as resnet20, which takes any size.")
 
 
 def _fitting(network: nn.Module, published: int) -> tuple[int, int]:
