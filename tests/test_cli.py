@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -188,6 +190,29 @@ def test_long_cells_are_not_cut_in_a_pipe(capsys: pytest.CaptureFixture[str]) ->
     printed = capsys.readouterr().out
     assert "x" * 150 in printed
     assert printed.splitlines()[-1].endswith("  3")
+
+
+class Narrow(io.StringIO):
+    """A terminal of 60 columns (COLUMNS says so)."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_on_a_narrow_terminal_words_and_numbers_stay_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setenv("TERM", "xterm")
+    sentence = "the learning rate at the reference batch; what is used is that times the batch"
+    for headers, row, most in ((("field", "value", "meaning"), ("learning_rate", 0.1, sentence), 60),
+                               (("network", "multiply-adds", "parameters", "paper"),
+                                ("inception_resnet_v2_figures", 13155794016, 55843464, "Szegedy et al."), 80)):
+        monkeypatch.setattr(sys, "stdout", Narrow())
+        print_table(headers, [row])
+        shown = re.sub(r"\x1b\[\d*m", "", sys.stdout.getvalue())  # type: ignore[attr-defined]
+        words = {word for value in (*headers, *row) for word in cell(value).split()}
+        assert words <= set(shown.split())
+        assert max(map(len, shown.splitlines())) <= most
+    assert "\n" in shown.rstrip().split("13,155,794,016")[1]  # the author's name is folded, the number is not
 
 
 def test_json_refuses_nan() -> None:

@@ -12,6 +12,7 @@ from layerwise.console import SETTINGS, colour_wanted, safe
 if TYPE_CHECKING:
     from rich.console import Console
 
+GAP = 3  # columns between two columns of a table
 WIDE = 240  # columns where the output is no terminal: a table's lines are not folded in a log or a pipe
 
 
@@ -25,21 +26,42 @@ def rich_console(stream: TextIO, no_colour: bool = False) -> Console:
 
 
 def print_table(headers: Sequence[str], rows: Sequence[Sequence[object]], title: str = "") -> None:
-    """Prints `rows` under `headers` on standard output; columns of numbers stand to the right."""
+    """Prints `rows` under `headers` on standard output; columns of numbers stand to the right.
+
+    On a narrow terminal sentences are folded between words; numbers and names are not: the table is wider then.
+    """
     from rich.box import SIMPLE_HEAD
+    from rich.cells import cell_len
     from rich.table import Table
     from rich.text import Text
 
+    console = rich_console(sys.stdout, SETTINGS.no_colour)
+    cells = [[cell(value) for value in row] for row in rows]
+    texts = [[header, *(row[index] for row in cells)] for index, header in enumerate(headers)]
+    whole = [max(cell_len(line) for text in column for line in text.split("\n")) for column in texts]
+    least = [max(cell_len(word) for text in column for word in text.split() or [""]) for column in texts]
+    widths = _fitted(whole, least, console.width - GAP * (len(headers) - 1))
     table = Table(box=SIMPLE_HEAD, title=title or None, title_justify="left", show_edge=False, pad_edge=False)
     for index, header in enumerate(headers):
         numeric = bool(rows) and all(_is_number(row[index]) for row in rows)
-        table.add_column(header, justify="right" if numeric else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(cell(value)) for value in row))
-    console = rich_console(sys.stdout, SETTINGS.no_colour)
+        table.add_column(header, justify="right" if numeric else "left", overflow="fold", width=widths[index])
+    for row in cells:
+        table.add_row(*map(Text, row))
+    console.width = max(console.width, sum(widths) + GAP * (len(headers) - 1))
     with console.capture() as capture:
         console.print(table)
     sys.stdout.write("\n".join(line.rstrip() for line in capture.get().splitlines()) + "\n")
+
+
+def _fitted(whole: Sequence[int], least: Sequence[int], room: int) -> list[int]:
+    """The widths of columns that are `whole` wide and may be `least`: the widest give way until they fit in `room`."""
+    widths = list(whole)
+    while sum(widths) > room:
+        wide = [index for index, width in enumerate(widths) if width > least[index]]
+        if not wide:
+            break
+        widths[max(wide, key=lambda index: widths[index])] -= 1
+    return widths
 
 
 def cell(value: object) -> str:
