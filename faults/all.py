@@ -45,6 +45,7 @@ from faults import (  # noqa: E402  after the path, so that the file runs as a s
     limits,
     loader_threads,
     loading,
+    mutants,
     mutated,
     nonfinite,
     parity,
@@ -64,12 +65,8 @@ GOALS: tuple[Goal, ...] = (
     *pictures.GOALS, *accounts.GOALS, *bombs.GOALS, *scenes.GOALS, *folders.GOALS, *leaks.GOALS,
     *loading.GOALS, *mutated.GOALS, *files.GOALS, *reports.GOALS, *wheel.GOALS,
     *processes.GOALS,
-    *gradients.GOALS, *parity.GOALS, *laws.GOALS,
+    *gradients.GOALS, *parity.GOALS, *laws.GOALS, *mutants.GOALS,
 )
-# Goals that RELIABILITY has and nothing here tries, and why.
-NOT_BUILT: dict[str, str] = {
-    "E4": "mutation testing: a mutant costs the tests of its module, so 500 of them take hours of a core",
-}
 RESULTS = ROOT / "results" / "faults"
 TABLE = ROOT / "results" / "faults.md"
 
@@ -189,7 +186,6 @@ def table(rows: Sequence[Row]) -> str:
     told = {row.id for row in rows}
     text += [f"| {goal.id} | {goal.title} | - | - | - | {goal.bar}: not run | - | - | {goal.needs() or '-'} |"
              for goal in GOALS if goal.id not in told]
-    text += [f"| {name} | - | - | - | - | not built | - | - | {why} |" for name, why in NOT_BUILT.items()]
     machines = sorted({f"{row.machine} ({row.when})" for row in rows})
     return "\n".join([*text, "", f"Machines: {'; '.join(machines) or '-'}.", ""])
 

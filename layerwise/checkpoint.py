@@ -13,6 +13,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -107,8 +108,8 @@ def require_space(directory: Path, size: int) -> None:
 def write(directory: Path, position: int, tensors: dict[str, torch.Tensor], state: dict[str, Any]) -> Path:
     """Writes the generation `position` (samples seen) under `directory`; removes all but the two newest after that.
 
-    A sound generation of the same position is never written over: it is kept where it is the same, and else the new
-    one stands beside it, behind it in the order. Raises OSError as the system gives it; the generations written
+    A sound generation of the same position is never written over: the last one is kept where it is the same, and else
+    the new one stands beside it, behind it in the order. Raises OSError as the system gives it; the generations written
     before are then untouched. Raises LeftOverError where the new one stands and an older one can't be removed.
     """
     _clear(directory)
@@ -126,12 +127,14 @@ def write(directory: Path, position: int, tensors: dict[str, torch.Tensor], stat
                   for name, data in files.items()},
     }
     final = directory / f"{position:012d}"
-    number = 1
-    while final.exists() and (found := _sound(final)):  # after a failure right behind a save
-        if found["files"] == manifest["files"]:
-            return final
-        number += 1
-        final = directory / f"{position:012d}-{number:02d}"
+    same = [one for one in generations(directory) if re.fullmatch(rf"{final.name}(-\d+)?", one.name)]
+    if same:  # after a failure right behind a save; only the last of them is the state that was saved last
+        final = same[-1]
+        if found := _sound(final):
+            if found["files"] == manifest["files"]:
+                return final
+            number = int(final.name.partition("-")[2] or 1) + 1
+            final = directory / f"{position:012d}-{number:02d}"
     temporary = directory / f".writing-{final.name}"
     try:
         temporary.mkdir()

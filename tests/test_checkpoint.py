@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -267,3 +269,68 @@ def test_replacing_a_file_keeps_the_old_one_when_it_fails(tmp_path: Path, monkey
         checkpoint.replace_durably(path, b"new")
     assert path.read_bytes() == b"old"
     assert [entry.name for entry in tmp_path.iterdir()] == ["record.json"]
+
+
+def test_room_for_a_tenth_more_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    free = [0]
+    monkeypatch.setattr(checkpoint.shutil, "disk_usage", lambda _: SimpleNamespace(free=free[0]))
+    for free[0], size in ((22, 20), (1100, 1000 - 1)):
+        checkpoint.require_space(tmp_path, size)
+    free[0] = 21_000_000
+    with pytest.raises(MachineError, match=r"21 MB free, a checkpoint needs 22 MB"):
+        checkpoint.require_space(tmp_path, 20_000_000)
+
+
+def test_a_number_that_is_not_finite_is_no_state(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        checkpoint.write(tmp_path, 1, {}, {"loss": float("nan")})
+    assert checkpoint.generations(tmp_path) == []
+
+
+def test_the_order_of_the_state_is_no_difference(tmp_path: Path) -> None:
+    first = checkpoint.write(tmp_path, 1, {}, {"b": 1, "a": 2})
+    assert checkpoint.write(tmp_path, 1, {}, {"a": 2, "b": 1}) == first
+    for name in ("state.json", "manifest.json"):
+        text = (first / name).read_text()
+        assert text == json.dumps(json.loads(text), sort_keys=True), name
+    rest = json.loads((first / "manifest.json").read_text())
+    digest = rest.pop("sha256")
+    assert digest == hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def test_each_state_of_the_same_position_stands_behind_the_one_before(tmp_path: Path) -> None:
+    written = [checkpoint.write(tmp_path, 4, {}, {"notes": [number]}) for number in range(4)]
+    assert [one.name for one in written] == [f"{4:012d}", *(f"{4:012d}-{number:02d}" for number in (2, 3, 4))]
+    assert checkpoint.read(written[-1]).directory == written[-1]
+    assert [one.name for one in checkpoint.generations(tmp_path)] == [f"{4:012d}-03", f"{4:012d}-04"]
+    again = checkpoint.write(tmp_path, 4, {}, {"notes": [2]})  # as the one before the last: it is the newest again
+    assert checkpoint.newest(tmp_path)[0] == checkpoint.read(again)
+    assert again.name == f"{4:012d}-05"
+
+
+def test_what_can_not_be_cleared_hides_no_error_and_stops_no_save(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".writing-000000000009").mkdir()
+
+    def stuck(path: Path, ignore_errors: bool = False) -> None:
+        if not ignore_errors:
+            raise OSError(errno.EBUSY, "device or resource busy")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "no space left")
+
+    monkeypatch.setattr(checkpoint.shutil, "rmtree", stuck)
+    assert checkpoint.read(write(tmp_path, 1)).state["position"] == 1
+    monkeypatch.setattr(checkpoint, "write_durably", full)
+    with pytest.raises(OSError, match="no space left"):
+        write(tmp_path, 2)
+
+
+def test_a_directory_that_another_process_makes_meanwhile_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exists = Path.exists
+    monkeypatch.setattr(Path, "exists", lambda path: path.name != "made" and exists(path))
+    (tmp_path / "made").mkdir()
+    checkpoint.make_durably(tmp_path / "made")

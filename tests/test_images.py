@@ -51,6 +51,14 @@ def sixteen(values: list[list[int]], mode: str) -> Image.Image:
     return Image.frombytes(mode, (array.shape[1], array.shape[0]), array.tobytes())
 
 
+def tiff_of_12_bits(row: bytes) -> bytes:
+    """One row of grey, two pixels in three bytes."""
+    entries = [(0x100, len(row) * 2 // 3), (0x101, 1), (0x102, 12), (0x103, 1), (0x106, 1), (0x111, 122), (0x115, 1),
+               (0x116, 1), (0x117, len(row))]
+    return (b"II*\0" + struct.pack("<IH", 8, 9) + b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in
+            entries) + bytes(4) + row)  # fmt: skip
+
+
 def alpha(values: NDArray[np.uint8], opacity: int) -> NDArray[np.uint8]:
     """On white, by exact fractions."""
     return np.array([round((int(v) * opacity + 255 * (255 - opacity)) / 255) for v in values.ravel()],
@@ -103,6 +111,12 @@ CASES = [
      np.array([[[0], [255], [170], [255]]], dtype=np.uint8), "L", "alpha flattened on white"),
     ("rgb colour key", png(2, 1, 8, 2, b"\0\1\2\3\4\5\6", (b"tRNS", b"\0\1\0\2\0\3")),
      np.array([[[255, 255, 255], [4, 5, 6]]], dtype=np.uint8), "RGB", "alpha flattened on white"),
+    ("16 bit grey colour key", png(3, 1, 16, 0, b"\0" + struct.pack(">3H", 1000, 2000, 65535), (b"tRNS", b"\7\xd0")),
+     np.array([[[4], [255], [255]]], dtype=np.uint8), "I;16", "alpha flattened on white; 16-bit scaled"),
+    ("16 bit rgb colour key", png(2, 1, 16, 2, b"\0\1\0\2\0\3\0\4\0\5\0\6\0", (b"tRNS", b"\1\0\2\0\3\0")),
+     np.array([[[255, 255, 255], [4, 5, 6]]], dtype=np.uint8), "RGB;16", "alpha flattened on white"),
+    ("12 bit tiff", tiff_of_12_bits(b"\0\x0f\xff\x80\x00\x09"),
+     np.array([[[0], [255], [128], [1]]], dtype=np.uint8), "I;16", "12-bit scaled to 8 bits"),
     ("cmyk tiff", encoded(Image.new("CMYK", (2, 1), (0, 255, 255, 0)), "TIFF"),
      np.array([[[255, 0, 0]] * 2], dtype=np.uint8), "CMYK", "CMYK to RGB"),
 ]  # fmt: skip
@@ -199,6 +213,14 @@ def test_damaged_exif_is_said_and_the_picture_read() -> None:
     assert "EXIF is damaged" in facts.conversion
     assert open_image(good, RULES)[0].shape == (16, 8, 1)
     assert container.orientation(b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x09\0\0\0") == (1, False)
+
+
+def test_an_orientation_that_there_is_not_is_upright_and_a_grey_gif_has_a_transparent_level() -> None:
+    pixels, facts = open_image(encoded(Image.fromarray(GREY), "TIFF", exif=exif(9)), RULES)
+    assert (pixels[..., 0].tolist(), facts.orientation) == (GREY.tolist(), 1)
+    pixels, facts = open_image(encoded(Image.fromarray(GREY), "GIF", transparency=10, optimize=False), RULES)
+    assert (facts.mode, facts.conversion) == ("L", "alpha flattened on white")
+    assert pixels[..., 0].tolist() == np.where(GREY == 10, 255, GREY).tolist()
 
 
 def test_content_decides_over_the_name(tmp_path: Path) -> None:
@@ -338,6 +360,7 @@ def test_missing_file_and_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("values", "message"), [
     ([[0.0, 2.0]], r"values outside 0..1 \(found 0 to 2\)"),
     ([[0.0, np.nan]], "non-finite"),
+    ([[np.nan, np.nan]], r"found no finite number, and non-finite ones"),
     ([[-0.1, 0.5]], "found -0.1 to 0.5"),
 ])  # fmt: skip
 def test_float_of_unknown_scale(values: list[list[float]], message: str) -> None:

@@ -94,3 +94,13 @@ def test_a_thread_that_fails_names_its_picture(error: BaseException, files: Samp
     with pytest.raises(MachineError, match=expected):
         batches_of(files, preprocess)
     assert not [one for one in threading.enumerate() if one.name.startswith("layerwise-")]
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_there_are_as_many_threads_as_were_asked_for(count: int, files: Samples, preprocess: Preprocess) -> None:
+    for batches in (loader.training_batches(files, RECIPE, preprocess, 0, 0, workers=count),
+                    loader.plain_batches(files, preprocess, 4, workers=count)):
+        next(batches)
+        names = sorted(one.name for one in threading.enumerate() if one.name.startswith("layerwise-"))
+        batches.close()  # type: ignore[attr-defined]
+        assert names == ["layerwise-assemble_0", *(f"layerwise-decode_{number}" for number in range(count))]
