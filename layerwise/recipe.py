@@ -164,7 +164,7 @@ class Recipe:
         """The recipe as JSON, one line a field, in the order of the fields; `from_json` reads it back."""
         return json.dumps(dataclasses.asdict(self), indent=2, allow_nan=False) + "\n"
 
-    @property
+    @functools.cached_property
     def hash(self) -> str:
         """SHA-256 (hexadecimal) of the canonical JSON: names sorted, no spaces, ASCII.
 

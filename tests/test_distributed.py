@@ -50,7 +50,8 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 
 
 def furthest(one: Path, other: Path) -> float:
-    return max(float((value - weights(other)[name]).abs().max()) for name, value in weights(one).items())
+    theirs = weights(other)
+    return max(float((value - theirs[name]).abs().max()) for name, value in weights(one).items())
 
 
 def said(folder: Path, rank: int = 0) -> str:

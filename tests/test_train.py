@@ -75,8 +75,9 @@ def test_three_steps_are_the_rule_by_hand(tmp_path: Path) -> None:
 def test_accumulation_is_the_large_batch(tmp_path: Path) -> None:
     whole = run(tmp_path / "whole", *LENET, "micro_batch=48")
     parts = run(tmp_path / "parts", *LENET, "micro_batch=16")
+    in_parts = weights(parts)
     for name, value in weights(whole).items():
-        assert torch.allclose(weights(parts)[name], value, atol=1e-5), name
+        assert torch.allclose(in_parts[name], value, atol=1e-5), name
     losses = [rundir.read_lines(one / "metrics.jsonl")[0]["loss"] for one in (whole, parts)]
     assert losses[0] == pytest.approx(losses[1], abs=1e-6)
 
@@ -168,7 +169,8 @@ def test_a_non_finite_loss_never_reaches_a_weight(
     monkeypatch.setattr(Classify, "loss", loss)
     whole = run(tmp_path / "three steps")
     train.resume(tmp_path / "poisoned", RunOptions(quiet=True, offline=True))
-    assert all(torch.equal(value, weights(whole)[name]) for name, value in weights(tmp_path / "poisoned").items())
+    expected = weights(whole)
+    assert all(torch.equal(value, expected[name]) for name, value in weights(tmp_path / "poisoned").items())
 
 
 def test_without_the_check_it_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,7 +197,8 @@ def test_out_of_memory_halves_the_micro_batch_and_redoes_the_step(
 
     monkeypatch.setattr(Classify, "loss", scarce)
     scarce_run = run(tmp_path / "scarce", "micro_batch=48")
-    assert all(torch.equal(value, weights(small)[name]) for name, value in weights(scarce_run).items())
+    expected = weights(small)
+    assert all(torch.equal(value, expected[name]) for name, value in weights(scarce_run).items())
     assert (small / "metrics.jsonl").read_bytes() == (scarce_run / "metrics.jsonl").read_bytes()
     notes = rundir.read_run(scarce_run)["notes"]
     assert any("micro-batches of 12" in note for note in notes)
@@ -213,12 +216,12 @@ def test_memory_for_not_even_one_picture_is_said(tmp_path: Path, monkeypatch: py
 def test_frozen_layers_and_their_statistics_stay(tmp_path: Path) -> None:
     first = run(tmp_path / "first")
     tuned = run(tmp_path / "tuned", f"start_from={first}", "freeze=features", "learning_rate=0.1")
-    before, after = weights(first), weights(tuned)
+    free = run(tmp_path / "free", f"start_from={first}", "learning_rate=0.1")
+    before, after, freed = weights(first), weights(tuned), weights(free)
     changes = [name for name in before if not torch.equal(before[name], after[name])]
     assert changes
     assert all(name.startswith("head.") for name in changes)
-    free = run(tmp_path / "free", f"start_from={first}", "learning_rate=0.1")
-    moved = [name for name in before if not torch.equal(before[name], weights(free)[name])]
+    moved = [name for name in before if not torch.equal(before[name], freed[name])]
     assert any("running_mean" in name for name in moved)  # the control: unfrozen, they move
     report = json.loads((tuned / "load-report.json").read_text())
     assert len(report["loaded"]) == len(before)
@@ -227,7 +230,8 @@ def test_frozen_layers_and_their_statistics_stay(tmp_path: Path) -> None:
 def test_layers_thaw_when_the_recipe_says(tmp_path: Path) -> None:
     first = run(tmp_path / "first")
     tuned = run(tmp_path / "tuned", f"start_from={first}", "freeze=features", "unfreeze_at=2", "learning_rate=0.1")
-    changes = [name for name, value in weights(first).items() if not torch.equal(value, weights(tuned)[name])]
+    before, after = weights(first), weights(tuned)
+    changes = [name for name, value in before.items() if not torch.equal(value, after[name])]
     assert any(name.startswith("features.") for name in changes)
 
 

@@ -33,6 +33,7 @@ SECOND_READING = "the measurement read the test pictures a second time, after th
 Derive = Callable[[Recipe], Recipe]
 
 
+@cache
 def at_scale(recipe: Recipe, scale: str, seed: int, small: Derive | None = None) -> Recipe:
     """The paper's `recipe` with `seed` at a scale of `SCALES`; `small` is an experiment's own derivation.
 
@@ -133,9 +134,8 @@ def smallest_input(network: str) -> int:
 
 @cache
 def _takes(network: str, side: int) -> bool:
-    channels = published_input(network)[0]
     try:
-        shapes.check_input(network, channels, side, 10)
-    except InputError:
+        shapes.stage_shapes(network, (published_input(network)[0], side, side))
+    except shapes.MisfitError:
         return False
     return True

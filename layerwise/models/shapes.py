@@ -235,7 +235,7 @@ def _stateless(network: nn.Module, input_shape: tuple[int, ...]) -> Iterator[tup
     Layers of `UNCHANGED`, which change no shape and are slow on the meta device, pass their input on.
     """
     entries = (*network.named_parameters(), *network.named_buffers())
-    state = {name: torch.empty_like(tensor, device="meta") for name, tensor in entries}
+    state = {name: tensor if tensor.is_meta else torch.empty_like(tensor, device="meta") for name, tensor in entries}
     dtype = next((tensor.dtype for tensor in state.values() if tensor.is_floating_point()), torch.float32)
     modes = {module: module.training for module in network.modules()}
     network.eval()
