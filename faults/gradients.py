@@ -87,7 +87,7 @@ def classify() -> tuple[Callable[..., Tensor], tuple[Tensor, ...]]:
     """Cross-entropy with smoothed labels of mixed pictures."""
     labels = {"label": torch.tensor([0, 2, 1]), "label_b": torch.tensor([1, 1, 0]),
               "weight": torch.tensor([0.7, 0.2, 1.0], dtype=torch.float64)}
-    return lambda logits: Classify(label_smoothing=0.1)._loss(logits, labels), (maps(3, 4),)
+    return lambda logits: Classify(label_smoothing=0.1)._mixed(logits, labels), (maps(3, 4),)
 
 
 def of_logits(loss: Callable[[Tensor, Tensor], Tensor]) -> Make:

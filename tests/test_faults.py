@@ -12,8 +12,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from faults import all as suite
+from faults import gradients
 from faults.goal import Control, Goal, Outcome
 
 
@@ -57,6 +59,13 @@ def test_the_control_is_caught(goal: Goal, control: Control) -> None:
         pytest.skip(LEFT_TO_THE_SUITE)
     with suite.place() as folder:
         assert control.attempt(folder).violations
+
+
+def test_every_case_of_the_gradients_computes() -> None:
+    for name, make in gradients.CASES.items():  # the slice derives only a few of them
+        function, inputs = make()
+        found = function.double()(*inputs) if isinstance(function, torch.nn.Module) else function(*inputs)
+        assert found.dtype == torch.float64, name
 
 
 @pytest.mark.parametrize(("attempt", "controls", "met"), [
