@@ -155,9 +155,12 @@ def rows_of(goals: Sequence[Goal], share: float) -> Iterator[Row]:
     """Each goal's row when it is there; those are begun first that took longest the last time."""
     before = {row.id: row.seconds for row in kept()}
     longest = sorted(goals, key=lambda goal: -before.get(goal.id, math.inf))
-    with ThreadPoolExecutor(hardware.cores()) as pool:
+    pool = ThreadPoolExecutor(hardware.cores())
+    try:
         for done in as_completed([pool.submit(apart, goal, share) for goal in longest]):
             yield done.result()
+    finally:
+        pool.shutdown(cancel_futures=True)  # interrupted, it begins no other goal
 
 
 def line(row: Row) -> str:

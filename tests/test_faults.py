@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -95,6 +96,22 @@ def test_several_goals_are_tried_apart(tmp_path: Path, monkeypatch: pytest.Monke
     assert (rows["Z1"].met, rows["Z1"].trials) == (True, 3)
     assert 0 < rows["Z1"].processor < 10
     assert (rows["Z2"].met, rows["Z2"].violations) == (False, ["its process ended with -11"])
+
+
+def test_an_interrupted_suite_begins_no_other_goal(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[str] = []
+
+    def slow(goal: Goal, share: float) -> suite.Row:
+        begun.append(goal.id)
+        time.sleep(0.5 * (len(begun) - 1))
+        return suite.attempted(goal, share)
+
+    monkeypatch.setattr(suite, "apart", slow)
+    monkeypatch.setattr(suite.hardware, "cores", lambda: 1)
+    rows = suite.rows_of([Goal(name, "made up", "none", 3, 1, fine) for name in ("Z1", "Z2", "Z3")], 1.0)
+    next(iter(rows))
+    rows.close()
+    assert begun == ["Z1", "Z2"]
 
 
 def test_the_table_and_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
