@@ -21,6 +21,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import scipy.special  # noqa: F401  here once, not in each job that draws: there a sixth of its processor time
 import torch
 
 from layerwise.models.shapes import cost
