@@ -5,8 +5,8 @@
 FOLDER holds `tree` (a copy of the package and its tests) and `jobs.json`; `results.json` is written there. First the
 tests run once on the modules as they are, under coverage: they must pass, and say which test reaches which line.
 A mutant is then written into the tree in place of its module, so that processes which the tests start have it too, and
-is judged by the tests that reach its statement, those of a file in the order of their time, until one fails. As many
-mutants are tried at once as the process has cores, each in a tree of its own.
+is judged by the tests that reach its statement, those of a file in the order of their time, until one fails. Some
+mutants are tried at once, each in a tree of its own.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import contextlib
 import gc
 import importlib.util
 import json
+import math
 import os
 import resource
 import shutil
@@ -36,16 +37,22 @@ import safetensors.torch
 import scipy.ndimage
 import scipy.stats
 import simplejpeg
+import sklearn.datasets
+import torch._dynamo
+import torch._inductor
 import torch.distributed
 import torch.nn.functional
 
 # What layerwise and its tests import, imported once: nothing of layerwise itself, whose modules each child has anew.
 PRELOADED = (_pytest.assertion.rewrite, hypothesis.extra.numpy, numpy, PIL.Image, safetensors.torch, scipy.ndimage,
-             scipy.stats, simplejpeg, torch.distributed, torch.nn.functional)
+             scipy.stats, simplejpeg, sklearn.datasets, torch._dynamo, torch._inductor, torch.distributed,
+             torch.nn.functional)
 
 NO_TESTS = int(pytest.ExitCode.NO_TESTS_COLLECTED)
 BROKEN = 70  # the child failed, not a test of it
-PATIENCE, TIMES = 10.0, 4  # seconds that a mutant has, and how many times the tests' own time it has besides
+PATIENCE, TIMES = 10, 4  # seconds of a processor that a mutant has, and how many times the tests' own time besides
+LONGEST, WAITS = 70.0, 8  # the same on the clock, where it waits: above the loader's own patience
+PER_CORE = 2  # so many at a time, as some mutants wait
 MEMORY = 4 << 30  # bytes that a mutant may take
 
 
@@ -166,11 +173,12 @@ class Slot:
         def work() -> int:
             sys.dont_write_bytecode, os.environ["PYTHONDONTWRITEBYTECODE"] = True, "1"
             resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
+            resource.setrlimit(resource.RLIMIT_CPU, (PATIENCE + TIMES * math.ceil(seconds),) * 2)
             files = dict.fromkeys(name.partition("::")[0] for name in names)
             return tested(self.tree, list(files), Chosen(names, self.failed), "-x")
 
         self.child = forked(work, self.log)
-        self.until = self.started + PATIENCE + TIMES * seconds
+        self.until = self.started + LONGEST + WAITS * seconds
 
     def ended(self) -> dict[str, Any] | None:
         """What came of the mutant; None while it is being tried. One that takes too long is killed."""
@@ -198,7 +206,8 @@ def main(folder: Path) -> None:
     jobs = json.loads((folder / "jobs.json").read_text("utf-8"))
     found = {module: known for modules, files in jobs["groups"].values()
              for known in [reach(folder, modules, files)] for module in modules}
-    slots = [Slot(folder, number) for number in range(max(1, min(len(os.sched_getaffinity(0)), len(jobs["mutants"]))))]
+    count = min(PER_CORE * len(os.sched_getaffinity(0)), len(jobs["mutants"]))
+    slots = [Slot(folder, number) for number in range(count)]
     waiting, results = list(reversed(jobs["mutants"])), []
     while waiting or any(slot.child for slot in slots):
         for slot in slots:
