@@ -47,8 +47,12 @@ def colour_wanted(stream: TextIO, no_colour: bool = False) -> bool:
 
 
 def safe(text: str) -> str:
-    """`text` with control characters written as escapes, so that a file's name can't move the cursor."""
-    return "".join(letter if letter.isprintable() or letter in "\n\t" else repr(letter)[1:-1] for letter in text)
+    """`text` with control characters written as escapes, so that a file's name can't move the cursor.
+
+    Spaces that do not break are a space: no terminal obeys them, and tables for the page have them before a unit.
+    """
+    return "".join(letter if letter.isprintable() or letter in "\n\t"
+                   else " " if letter in "\u00a0\u202f" else repr(letter)[1:-1] for letter in text)
 
 
 def percent(fraction: float | None, digits: int = 2) -> str:

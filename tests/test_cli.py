@@ -181,8 +181,8 @@ def test_colour_is_for_terminals_that_want_it(name: str, value: str, option: boo
 
 
 def test_cells() -> None:
-    assert [cell(value) for value in (1234567, 0.123456, True, None, "", [3, 32, 32], "a\x1b[1m")] == [
-        "1,234,567", "0.1235", "yes", "-", "-", "3x32x32", "a\\x1b[1m"]  # fmt: skip
+    assert [cell(value) for value in (1234567, 0.123456, True, None, "", [3, 32, 32], "a\x1b[1m", "9\u202f%")] == [
+        "1,234,567", "0.1235", "yes", "-", "-", "3x32x32", "a\\x1b[1m", "9 %"]  # fmt: skip
 
 
 def test_long_cells_are_not_cut_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
