@@ -193,13 +193,15 @@ def test_runs_on_other_pictures_of_the_same_name(tmp_path: Path) -> None:
     synthetic_run.change(sides[1] / "evaluations" / "test-single" / "result.json", data={"fingerprint": "00" * 32})
     record = json.loads((sides[1] / "run.json").read_text())
     record["data"]["fingerprint"]["train"] = "11" * 32
-    record["state"], record["branches"] = "interrupted", ["learning_rate 0.1 to 0.2 at step 5"]
+    record["state"], record["branches"] = "interrupted", [{"samples": 640, "changed": {"learning_rate": [0.1, 0.2]}}]
+    record["notes"].append("branch at 640 samples: learning_rate 0.1 to 0.2")  # as train writes it
     (sides[1] / "run.json").write_text(json.dumps(record))
     answer = why(sides[1], sides[0], Ask(pictures=0))
     assert [cause.name for cause in answer.causes][:2] == ["pictures that were tested", "training pictures"]
     assert answer.causes[0].kind == "other question"
     assert "the run is interrupted: it did not reach its end" in answer.notes
-    assert "changed on the way: learning_rate 0.1 to 0.2 at step 5" in answer.notes
+    assert [note for note in answer.notes if "learning_rate" in note] == [
+        "noted by the run: branch at 640 samples: learning_rate 0.1 to 0.2"]
     assert "noted by the run: Synthetic: no number on this page was measured." in answer.notes
 
 

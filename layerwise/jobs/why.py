@@ -292,7 +292,6 @@ def _own_notes(ours: _Known) -> list[str]:
     record, notes = ours.record, []
     if record.get("state", "finished") != "finished":
         notes.append(f"the run is {record['state']}: it did not reach its end")
-    notes += [f"changed on the way: {branch}" for branch in record.get("branches", [])]
     notes += [f"noted by the run: {text}" for text in record.get("notes", [])]
     if ours.result is not None and ours.result.unreadable:
         notes.append(f"{ours.result.unreadable} pictures could not be read and are not counted")

@@ -207,7 +207,6 @@ def _facts(files: RunFiles, model: Record, data: Record) -> list[tuple[str, str]
 def _notes(files: RunFiles) -> list[str]:
     """Everything a reader must know before believing the numbers: the run's notes, then the evaluations'."""
     notes = [note for note in listing(files.info, "notes") if isinstance(note, str)]
-    notes += [f"Resumed with a change: {text.exact(branch)}" for branch in listing(files.info, "branches")]
     for found in files.evaluations:
         notes += [f"{found.name}: {note}" for note in found.result.notes if isinstance(note, str)]
     return list(dict.fromkeys(notes))
