@@ -104,7 +104,8 @@ def made(module: str, fault: Fault) -> Mutant | None:
     """The mutant; None where it is the module as it is, or no Python."""
     tree, _ = possible(module)
     operator, node, mutated, place = fault
-    data = tree.code.encode()
+    original = (ROOT / module).read_text("utf-8")
+    data = original.encode()
     if place is not None and data[place].decode() == tree.code_for_node(node).strip():
         code = (data[: place.start] + tree.code_for_node(mutated).strip().encode() + data[place.stop :]).decode()
     else:  # the library's own way, which takes some hundred times as long
@@ -115,7 +116,7 @@ def made(module: str, fault: Fault) -> Mutant | None:
         ast.parse(code)
     except SyntaxError:
         return None
-    old, new = tree.code.splitlines(), code.splitlines()
+    old, new = original.splitlines(), code.splitlines()
     line = next((at for at, (one, other) in enumerate(zip(old, new, strict=False)) if one != other), None)
     if line is None:
         return None

@@ -334,3 +334,47 @@ def test_a_directory_that_another_process_makes_meanwhile_is_no_error(
     monkeypatch.setattr(Path, "exists", lambda path: path.name != "made" and exists(path))
     (tmp_path / "made").mkdir()
     checkpoint.make_durably(tmp_path / "made")
+
+
+def test_new_directories_are_made_durable_and_old_ones_are_not_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[Path] = []
+    monkeypatch.setattr(checkpoint, "fsync_directory", synced.append)
+    checkpoint.make_durably(tmp_path / "a" / "b")
+    assert (tmp_path / "a" / "b").is_dir()
+    assert synced == [tmp_path, tmp_path / "a"]
+    for number, again in ((1, True), (2, False)):  # one that stands, but had no generation yet, may not be durable
+        synced.clear()
+        write(tmp_path / "a" / "b", number)
+        assert (tmp_path / "a" in synced) == again
+
+
+def test_a_failed_save_leaves_nothing_and_a_short_file_is_called_truncated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write(tmp_path, 1) / "weights.safetensors"
+    size = file.stat().st_size
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(InputError, match=f"truncated at {size - 1} of {size} bytes"):
+        checkpoint.read(file.parent)
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "no space left")
+
+    monkeypatch.setattr(checkpoint, "write_durably", full)
+    with pytest.raises(OSError, match="no space left"):
+        write(tmp_path, 2)
+    assert [entry.name for entry in tmp_path.iterdir()] == [f"{1:012d}"]
+
+
+def test_the_format_on_disk_is_the_first_and_its_manifest_in_order(tmp_path: Path) -> None:
+    file = write(tmp_path, 1) / "manifest.json"
+    manifest = json.loads(file.read_text())
+    assert manifest.pop("sha256")
+    assert manifest["format"] == 1
+    file.write_text(json.dumps(dict(reversed(manifest.items()))))
+    with pytest.raises(InputError, match="altered"):
+        checkpoint.read(file.parent)
+    file.write_text(json.dumps(manifest))
+    assert checkpoint.read(file.parent).state["position"] == 1

@@ -19,6 +19,7 @@ from layerwise.data.order import class_weights
 from layerwise.data.preprocess import fit_preprocess
 from layerwise.data.source import Samples
 from layerwise.errors import InputError
+from layerwise.models.network import Network, SupervisedNetwork
 from layerwise.training import state
 from layerwise.training.average import Average
 from layerwise.training.optimiser import optimiser_tensors
@@ -61,6 +62,7 @@ def test_a_training_begins_at_nothing_with_the_weights_of_its_seed(tmp_path: Pat
         "epoch": 0, "batch": 0, "step": 0, "samples": 0, "window_loss": 0.0, "window_errors": 0, "window_samples": 0,
         "best_score": None, "best_step": 0, "metrics_bytes": 0, "micro_batch": 8, "unread": 0, "left_out": [],
         "went_back": []}
+    assert Position() == dataclasses.replace(one.position, micro_batch=0)
     assert (one.best, one.notes, one.replay.reason, one.replay.steps, one.replay.recorded) == ({}, [], None, 0, None)
     assert (one.train, one.val, one.run) == (tiny.data().train, tiny.data().val, tmp_path / "run")
     assert (one.metrics.path.name, one.speed.path.name) == (rundir.METRICS, rundir.SPEED)
@@ -270,11 +272,12 @@ def test_only_the_first_process_writes_the_record(tmp_path: Path, monkeypatch: p
 ])
 def test_what_the_recipe_asks_of_the_network_is_done(
         tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: tuple[str, ...], called: set[str]) -> None:
-    done: set[str] = set()
+    done: dict[str, object] = {}
     for name in ("zero_last_scales", "recompute_blocks", "whiten_first"):
-        monkeypatch.setattr(state, name, lambda *_, name=name: done.add(name))
-    assembled(tmp_path / "run", *settings)
-    assert done == called
+        monkeypatch.setattr(state, name, lambda part, *_, name=name: done.update({name: part}))
+    model = assembled(tmp_path / "run", *settings).model
+    assert done.keys() == called
+    assert all(part is (model.features if name == "recompute_blocks" else model) for name, part in done.items())
 
 
 def test_the_first_layer_is_whitened_with_the_preprocessed_pictures(
@@ -306,3 +309,45 @@ def test_a_run_that_is_cut_anywhere_ends_as_the_whole_one(tmp_path: Path, monkey
             tiny.begin(tmp_path / "cut", tiny.recipe(*settings))
     tiny.go_on(tmp_path / "cut")
     assert tiny.digest(tmp_path / "cut") == whole
+
+
+def test_the_network_is_where_and_how_the_recipe_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for form in ("contiguous", "channels-last"):
+        weight = assembled(tmp_path / form, "channels=3", f"memory_format={form}").model.get_parameter(
+            "features.conv1.weight")
+        assert weight.is_contiguous(memory_format=torch.channels_last) == (form == "channels-last")
+    monkeypatch.setattr(state.hardware, "prepare", lambda _: torch.device("meta"))
+    elsewhere = assembled(tmp_path / "elsewhere")
+    assert elsewhere.device.type == "meta"
+    assert {tensor.device.type for tensor in elsewhere.model.state_dict().values()} == {"meta"}
+
+
+def test_a_compiled_network_is_what_learns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = nn.Identity()
+    monkeypatch.setattr(state.torch, "compile", lambda _: compiled)
+    assert assembled(tmp_path / "run", "compile=yes").forward is compiled
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.3])
+def test_auxiliary_heads_learn_where_they_have_a_weight(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weight: float) -> None:
+    def headed(name: str, num_classes: int, in_channels: int) -> Network:
+        plain = tiny.build(name, num_classes, in_channels)
+        head = nn.Sequential(nn.Flatten(), nn.Linear(64, num_classes))
+        model = SupervisedNetwork(dict(plain.features.named_children()), dict(plain.head.named_children()),
+                                  {"relu1": head})
+        model.architecture = plain.architecture
+        return model
+
+    checked: list[object] = []
+    monkeypatch.setattr(state, "check_auxiliary", lambda model, shape: checked.append(shape))
+    monkeypatch.setattr(state.models, "build", headed)
+    one = assembled(tmp_path / "run", f"auxiliary_weight={weight}")
+    assert checked == ([(1, 8, 8)] if weight else [])
+    assert one.task.auxiliary_weight == weight
+    assert [part.requires_grad for part in one.model.get_submodule("auxiliary").parameters()] == [weight > 0] * 2
+
+
+def test_auxiliary_heads_that_there_are_not_have_no_weight(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"auxiliary_weight=0\.3: lenet5 has no auxiliary heads"):
+        assembled(tmp_path / "run", "auxiliary_weight=0.3")
