@@ -73,3 +73,13 @@ def test_scratch_is_used_again_and_large_pictures_are_not_kept() -> None:
     assert huge.shape == (LARGEST + 1,)
     assert np.shares_memory(large, scratch.picture("cut", (8, 8, 3)))
     assert not np.shares_memory(huge, large)
+
+
+def test_pinned_batches_are_torchs_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[object, dict[str, object]]] = []
+    made = torch.empty(SHAPE)
+    monkeypatch.setattr(memory.torch, "empty", lambda shape, **how: asked.append((shape, how)) or made)
+    batches = Batches(pinned=True)
+    assert batches.empty(SHAPE) is made
+    assert batches.empty(SHAPE) is made
+    assert asked == [(SHAPE, {"dtype": torch.float32, "pin_memory": True})] * 2

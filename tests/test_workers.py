@@ -91,8 +91,9 @@ def test_a_thread_that_fails_names_its_picture(error: BaseException, files: Samp
 
     at_picture(7, fail, monkeypatch)
     expected = rf"^\d\d\.png: a thread failed while it made this picture \({type(error).__name__}: odd\)"
-    with pytest.raises(MachineError, match=expected):
+    with pytest.raises(MachineError, match=expected) as told:
         batches_of(files, preprocess)
+    assert told.value.mend == "Resume the run; if it fails again, look at that file."
     assert not [one for one in threading.enumerate() if one.name.startswith("layerwise-")]
 
 
