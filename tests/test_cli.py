@@ -16,6 +16,8 @@ from layerwise import console
 from layerwise.cli import app, main
 from layerwise.cli.app import globals_first
 from layerwise.cli.tables import cell, flush_json, print_json, print_table
+from layerwise.errors import InputError
+from layerwise.jobs import main_job
 from layerwise.recipe import Recipe
 from layerwise.recipes.presets import PRESETS, preset
 
@@ -213,6 +215,20 @@ def test_on_a_narrow_terminal_words_and_numbers_stay_whole(monkeypatch: pytest.M
         assert words <= set(shown.split())
         assert max(map(len, shown.splitlines())) <= most
     assert "\n" in shown.rstrip().split("13,155,794,016")[1]  # the author's name is folded, the number is not
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_the_recipe_that_fits_is_said_once(rank: str, monkeypatch: pytest.MonkeyPatch,
+                                           capsys: pytest.CaptureFixture[str]) -> None:
+    def trained(*_: object) -> None:
+        raise InputError("here a training would begin")
+
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setattr(main_job, "train_seeds", trained)
+    assert main(["train", "resnet20", "digits"]) == 2
+    seen = capsys.readouterr().err
+    assert "here a training would begin" in seen
+    assert ("recipe digits, which fits resnet20" in seen) == (rank == "0")
 
 
 def test_json_refuses_nan() -> None:

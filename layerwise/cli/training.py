@@ -63,7 +63,7 @@ def train(
     if SETTINGS.exact:
         chosen = made_exact(chosen)
         check(chosen)
-    if not recipe:
+    if not recipe and os.environ.get("RANK", "0") == "0":  # under torchrun the first process says it
         note(f"recipe {chosen.name}, which fits {network} and these pictures; --recipe chooses another")
     found = train_seeds(chosen, options, seeds)
     if as_json:
