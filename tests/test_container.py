@@ -186,3 +186,27 @@ def test_too_many_pixels_of_a_file_are_refused_before_and_behind_the_bound() -> 
     assert ImageRules(max_pixels=1, max_bytes=1)
     with pytest.raises(InputError, match="max_bytes=0"):
         ImageRules(max_bytes=0)
+
+
+def test_what_is_cut_off_anywhere_is_truncated_and_an_end_inside_of_a_segment_is_none() -> None:
+    data = encoded(Image.new("L", (16, 8), 99), "JPEG")
+    for length in range(3, 60):
+        assert "no end marker" in container.damage(data[:length], "JPEG")
+    assert container.damage(data[:2] + b"\xff\xfe\0\4\xff\xd9" + data[2:], "JPEG") == ""  # as in a thumbnail
+    gif = encoded(Image.fromarray(COLOUR), "GIF")
+    at = gif.index(b",")
+    assert "blocks" in container.damage(gif[:at] + b"\0" + b"!\xfe\0" * 5_000 + gif[at:], "GIF")
+
+
+def test_the_smallest_picture_opens_and_so_do_16_bits_below_the_bound() -> None:
+    assert open_image(encoded(Image.new("L", (1, 1), 7), "PNG"), ImageRules())[0].tolist() == [[[7]]]
+    assert open_image(encoded(Image.new("I;16", (2500, 2500)), "PNG"), ImageRules())[0].shape == (2500, 2500, 1)
+
+
+def test_what_a_decoder_says_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise ValueError("  odd\nmore")
+
+    monkeypatch.setattr("layerwise.data.images._open", fail)
+    with pytest.raises(InputError, match=r"the picture can't be decoded as PNG: odd$"):
+        open_image(encoded(Image.fromarray(COLOUR), "PNG"), ImageRules())
