@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from layerwise import models
 from layerwise.errors import InputError
-from layerwise.explain.deconvolution import Deconvnet, deconvolution, explained
+from layerwise.explain.deconvolution import Deconvnet, Rule, deconvolution, explained, guided, rectified, rule_for
 from layerwise.explain.stages import map_at, stages, tapped
 from layerwise.layers.maxout import Maxout
 from layerwise.layers.response_norm import ResponseNorm
@@ -188,6 +188,45 @@ def test_relu6_is_rectified_too() -> None:
     picture = torch.full((1, 1, 1, 1), 10.0)
     assert deconvolution(model, picture, "0", [0]).projections.item() == 6.0
     assert gradient(model, picture, "0", 0).item() == 0.0
+
+
+def test_without_switches_a_deconvolution_is_the_same_for_every_picture_and_guided_backpropagation_is_not() -> None:
+    """One unit for two pictures, whose projections are compared for an activation of 1."""
+    torch.manual_seed(5)
+    first, second, last = nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 2, 2), nn.Conv2d(4, 1, 3)
+    last.bias.data += 100  # both units answer
+    without, pooled = (nn.Sequential(first, nn.ReLU(), halved, nn.ReLU(), last) for halved in (second, nn.MaxPool2d(2)))
+    pictures = torch.randn(2, 1, 8, 8)
+
+    def shown(model: nn.Module, rule: Rule) -> np.ndarray:
+        found = deconvolution(model, pictures, "4", [0, 0], np.zeros((2, 2), np.int64), rule)
+        return found.projections / found.activations[:, None, None, None]
+
+    one, other = shown(without, rectified)
+    assert np.abs(one).max() > 0.01
+    np.testing.assert_allclose(one, other, atol=1e-6)
+    for model, rule in ((pooled, rectified), (without, guided)):
+        assert np.abs(np.subtract(*shown(model, rule))).max() > 0.01
+        assert rule_for(model) is rule
+    assert "the same for every picture" in " ".join(explained(without))
+    assert "the same for every picture" not in " ".join(explained(pooled))
+
+
+def test_guided_backpropagation_by_hand() -> None:
+    model = nn.Sequential(nn.Conv2d(1, 2, 1), nn.ReLU(), nn.Conv2d(2, 1, 1))
+    model[0].weight.data = torch.tensor([1.0, -1.0]).reshape(2, 1, 1, 1)
+    model[0].bias.data = torch.zeros(2)
+    model[2].weight.data = torch.tensor([2.0, 0.5]).reshape(1, 2, 1, 1)
+    model[2].bias.data = torch.zeros(1)
+    picture = torch.full((1, 1, 1, 1), 3.0)
+    # Up: maps 3 and 0, the unit 6. Down: 12 and 3, through the filters 1 and -1; the second map gave 0.
+    assert deconvolution(model, picture, "2", [0]).projections.item() == 12.0 - 3.0
+    assert deconvolution(model, picture, "2", [0], rule=guided).projections.item() == 12.0
+    # Up: 3 and 0, the unit -6 + 10. Down: -8, rectified away, and 2, which is stopped; the gradient lets -8 through.
+    model[2].weight.data[0, 0] = -2.0
+    model[2].bias.data[:] = 10.0
+    assert gradient(model, picture, "2", 0).item() == -8.0
+    assert deconvolution(model, picture, "2", [0], rule=guided).projections.item() == 0.0
 
 
 def test_each_picture_has_its_own_unit() -> None:

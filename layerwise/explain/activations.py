@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from layerwise.errors import InputError
-from layerwise.explain.deconvolution import check_channels, deconvolution
+from layerwise.explain.deconvolution import check_channels, deconvolution, rule_for
 from layerwise.explain.order import mode
 from layerwise.explain.stages import map_at, tapped
 from layerwise.models.receptive import Axis, Fields
@@ -121,7 +121,8 @@ def _strongest(
     images = torch.stack([pictures[unit.picture] for unit in units])
     positions = np.array([(unit.row, unit.column) for unit in units], np.int64)
     device = next(model.parameters()).device
-    projected = deconvolution(model, images.to(device), layer, [channel] * len(units), positions).projections
+    projected = deconvolution(model, images.to(device), layer, [channel] * len(units), positions,
+                              rule_for(model)).projections
     sides = [_box(field[0], unit.row, images.shape[2]) + _box(field[1], unit.column, images.shape[3]) for unit in units]
     boxes = np.array(sides)[:, [0, 2, 1, 3]]
     return Strongest(

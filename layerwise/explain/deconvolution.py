@@ -7,6 +7,11 @@ rectification keeps what is above 0, filtering applies the transposed filters. B
 Unpooling with switches and transposed filters are what the chain rule does to max pooling and convolutions (Simonyan,
 Vedaldi, Zisserman 2013, section 4), so the projection is a backward pass in which ReLU rectifies the *signal* instead
 of passing it where its own input was positive. That holds for any network; for what the paper's has not, see `RULES`.
+
+The switches are all that a projection has of the picture. A network without max pooling has none: the projection of a
+unit would be the same for every picture. For it there is `guided` backpropagation (Springenberg, Dosovitskiy, Brox,
+Riedmiller, "Striving for simplicity: the all convolutional net", 2015, section 3.4), which also stops the signal where
+a ReLU gave 0; `rule_for` chooses.
 """
 
 from __future__ import annotations
@@ -29,6 +34,8 @@ RECTIFIERS = (F.relu, F.relu_, F.relu6, F.hardtanh, torch.relu, torch.relu_, Ten
 
 RULES: Mapping[str, str] = {
     "rectified": "ReLU: the signal is rectified",
+    "guided": "there is no max pooling, so no switches: a deconvolution would be the same for every picture, and the "
+              "signal is also stopped where a ReLU gave 0 (guided backpropagation)",
     "max pooling": "max pooling: the signal goes to where the maximum was (switches); signals that meet add up",
     "average pooling": "average pooling: the signal is spread evenly over the window; there are no switches",
     "response normalisation": "response normalisation: the signal is scaled as the activation was on the way up",
@@ -75,8 +82,46 @@ class _Rectified(torch.autograd.Function):
         return signals[0].clamp(min=0), None
 
 
+class _Guided(torch.autograd.Function):
+    """Forward: `after`, whatever it is. Backward: the signal rectified where `after` is above 0, and 0 elsewhere."""
+
+    @staticmethod
+    def forward(ctx: Any, before: Tensor, after: Tensor) -> Tensor:
+        ctx.save_for_backward(after > 0)
+        return after.view_as(after)
+
+    @staticmethod
+    def backward(ctx: Any, *signals: Tensor) -> tuple[Tensor, None]:
+        (answered,) = ctx.saved_tensors
+        return signals[0].clamp(min=0) * answered, None
+
+
+Rule = Callable[[Tensor, Tensor], Tensor]  # what a ReLU took and what it gives; its backward pass is the rule
+
+
+def rectified(before: Tensor, after: Tensor) -> Tensor:
+    """The deconvolutional network's rule: on its way down the signal is rectified."""
+    found: Tensor = _Rectified.apply(before, after)  # type: ignore[no-untyped-call]
+    return found
+
+
+def guided(before: Tensor, after: Tensor) -> Tensor:
+    """Guided backpropagation's rule: the signal is rectified, and stopped where the ReLU gave 0 on the way up."""
+    found: Tensor = _Guided.apply(before, after)  # type: ignore[no-untyped-call]
+    return found
+
+
+def rule_for(model: nn.Module) -> Rule:
+    """`rectified` for a network with max pooling, whose switches know the picture; else `guided`."""
+    return rectified if any(isinstance(module, nn.MaxPool2d) for module in model.modules()) else guided
+
+
 class Deconvnet(TorchFunctionMode):
-    """Within it backward passes project as a deconvolutional network does. No module is touched, so none is changed."""
+    """Within it backward passes project by `rule`. No module is touched, so none is changed."""
+
+    def __init__(self, rule: Rule = rectified) -> None:
+        super().__init__()
+        self._rule = rule
 
     def __torch_function__(self, func: Callable[..., Any], types: Sequence[type], args: Sequence[Any] = (),
                            kwargs: Mapping[str, Any] | None = None) -> Any:
@@ -87,7 +132,7 @@ class Deconvnet(TorchFunctionMode):
         if low != 0:
             return func(*args, **given)
         maps: Tensor = args[0] if args else given["input"]
-        after = _Rectified.apply(maps, maps.detach().clamp(low, high))  # type: ignore[no-untyped-call]
+        after = self._rule(maps, maps.detach().clamp(low, high))
         in_place = given.get("inplace", args[-1] is True) or func.__name__.endswith("_")
         return maps.copy_(after) if in_place else after
 
@@ -107,15 +152,16 @@ def _scaled(maps: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, k:
 
 
 def deconvolution(
-    model: nn.Module, images: Tensor, layer: str, channels: Sequence[int], positions: NDArray[np.int64] | None = None
+    model: nn.Module, images: Tensor, layer: str, channels: Sequence[int], positions: NDArray[np.int64] | None = None,
+    rule: Rule = rectified,
 ) -> Deconvolution:
-    """Projects one unit of `layer` in each of `images` (N, C, H, W) to the pixels.
+    """Projects one unit of `layer` in each of `images` (N, C, H, W) to the pixels, by `rule` through each ReLU.
 
     `channels`: the unit's map, one a picture; `positions` (N, 2): its row and column; None: where that map is largest.
     A fully connected layer has maps of 1x1. Raises InputError for an unknown layer and a map that it does not have.
     """
     pictures = images.detach().clone().requires_grad_()
-    with torch.enable_grad(), Deconvnet():
+    with torch.enable_grad(), Deconvnet(rule):
         maps = map_at(model, pictures, layer)
         maps = maps if maps.ndim == 4 else maps[:, :, None, None]
         chosen = torch.as_tensor(channels, dtype=torch.int64).to(maps.device)
@@ -144,6 +190,8 @@ def explained(model: nn.Module) -> tuple[str, ...]:
     """What the projection does with the kinds of layers in this network, a sentence each."""
     present = {type(module).__name__ for module in model.modules()}
     rules = [rule for rule, names in KINDS.items() if present & set(names)]
+    if rule_for(model) is guided:
+        rules.append("guided")
     features = getattr(model, "features", model)
     if any(next(block.children(), None) is not None and type(block).forward is not nn.Sequential.forward
            for block in features.modules()):

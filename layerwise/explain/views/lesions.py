@@ -12,7 +12,7 @@ from layerwise.errors import InputError
 from layerwise.explain.lesions import Block, blocks, delete_each, delete_some, error_rate, exchangeable, swap_some
 from layerwise.explain.paths import path_gradients
 from layerwise.explain.subject import Subject, drawn
-from layerwise.explain.view import Chart, Part, Series, Table, View
+from layerwise.explain.view import Chart, Part, Series, Table, View, Words
 
 BUDGET = 400_000_000_000  # multiply-adds of all measurements together: about 30 s on two cores
 MOST, LEAST = 1_000, 64  # pictures
@@ -31,7 +31,7 @@ def view(subject: Subject) -> View:
         for what, series in found.items():
             parts.setdefault(what, []).append(series)
     errors = parts["each"][0].y
-    names = [block.name for block in _blocks(subject)]
+    names = [block.name.removeprefix("features.") for block in _blocks(subject)]
     drawn_parts: list[Part] = [Table("Each block of this network, and the error without it.",
                                      ("block", "number", "error (%)"), tuple(
         (name, number, round(error, 2)) for number, (name, error) in
@@ -39,6 +39,7 @@ def view(subject: Subject) -> View:
     for what, (caption, x, y) in CHARTS.items():
         if what in parts:
             drawn_parts.append(Chart(caption, x, y, tuple(parts[what]), log=what == "paths"))
+    drawn_parts += [Words(why) for what, why in ABSENT.items() if what not in parts]
     return View(
         "lesions", "Lesions",
         "Which blocks the network needs. A residual network loses little without one block, and gets worse smoothly as "
@@ -62,6 +63,12 @@ CHARTS = {
               "path length", "gradient norm"),
     "contributions": ("What the paths of each length contribute to the gradient: their number times the gradient.",
                       "path length", "share of the sum"),
+}
+
+
+ABSENT = {
+    "swaps": "No blocks change places here: no two of them take and give maps of equal shape.",
+    "paths": "There are no paths of several lengths here: its blocks have no shortcuts, the gradient passes them all.",
 }
 
 

@@ -36,8 +36,8 @@ def view(subject: Subject) -> View:
             _chart("Standard deviation of the responses, layers in the order of the computation.", networks, False),
             _chart("The same, sorted from the largest.", networks, True),
             Table(f"The {size} layers of this network.", ("layer", "mean", "deviation", "deviation within maps"),
-                  tuple((one.layer, round(one.mean, 4), round(one.deviation, 4), round(one.within, 4))
-                        for one in found))),
+                  tuple((one.layer.removeprefix("features."), round(one.mean, 4), round(one.deviation, 4),
+                         round(one.within, 4)) for one in found))),
         subject.bound(len(samples), subject.size("") if subject.asked is None else len(asked), "pictures"))
 
 

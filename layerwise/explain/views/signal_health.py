@@ -33,8 +33,9 @@ def told(moments: dict[str, tuple[Health, ...]], pictures: str) -> View:
     series = {what: tuple(Series(name, tuple(float(place) for place in range(1, len(found) + 1)),
                                  tuple(getattr(one, what) for one in found)) for name, found in moments.items())
               for what in ("variance", "gradient", "relative")}
-    rows = tuple((name, round(min(one.variance for one in found), 5), round(max(one.variance for one in found), 5),
-                  float(f"{spread([one.gradient for one in found]):.3g}")) for name, found in moments.items())
+    rows = tuple((name, *(float(f"{value:.3g}") for value in (
+        min(one.variance for one in found), max(one.variance for one in found),
+        spread([one.gradient for one in found])))) for name, found in moments.items())
     return View(
         "signal-health", "Signal health",
         "Whether signals reach both ends: variances of the layers' responses on the way forward, norms of the "
