@@ -61,6 +61,12 @@ def _levels(parts: Floats) -> Pixels:
     return found
 
 
+def capped(values: Floats, part: float = 0.995) -> Floats:
+    """Numbers cut off at the size that `part` of them stay below, so that a few pixels don't leave the others blank."""
+    most = float(np.quantile(np.abs(values), part))
+    return values.clip(-most, most) if most > 0 else values
+
+
 def heat(values: Floats) -> Pixels:
     """Numbers of at least 0 (H, W) as colours from black through red to yellow, the largest the brightest."""
     return _coloured(values / max(float(values.max()), 1e-12), HEAT)

@@ -170,7 +170,7 @@ def _opened(run: Path, ask: Ask) -> tuple[Subject, Heading, Path]:
         other = modelfile.read(ask.against)
         against = Subject(other, _splits(other, ask), folder, ask.against if ask.against.is_dir() else None)
     subject = Subject(file, _splits(file, ask), folder, run if is_run else None, asked, labelled, against)
-    data = file.recipe.data if file.recipe is not None else "its data"
+    data = file.recipe.data if file.recipe is not None else (ask.images or Path("its data")).name
     return subject, Heading(str(file.model.architecture["name"]), data, run.name), page
 
 
@@ -179,7 +179,8 @@ def _splits(file: ModelFile, ask: Ask) -> Callable[[str], Samples]:
     def opened(on: str) -> Samples:
         if file.recipe is None:
             raise InputError(f"{file.path}: does not say which data it was trained on",
-                             "This view needs them, with their labels.", "Name pictures of yours with --images DIR.")
+                             "This view needs training pictures, or pictures with labels.",
+                             "Name pictures of yours with --images DIR, each in a folder that is called as its class.")
         record = file.path.parent / rundir.RUN
         recipe = placed(file.recipe, rundir.read_run(file.path.parent)) if record.is_file() else file.recipe
         return own_split(recipe, on, ask.data_dir, ask.offline)

@@ -101,7 +101,7 @@ def _drawn(view: View, part: Part, place: int) -> Any:
     if isinstance(part, Scatter):
         groups = max(1, len(part.groups))
         colours = [f"hsl({round(360 * number / groups)} 75% 52%)" for number in range(groups)]
-        side = MAP / max(18.0, 1.1 * len(part.points) ** 0.5)
+        side = MAP / max(10.0, 1.1 * len(part.points) ** 0.5)
         room = MAP - side
         marks = [(round(one.x * room, 1), round((1 - one.y) * room, 1), one.uri, one.title,
                   colours[one.group % groups]) for one in part.points]
@@ -123,5 +123,5 @@ def _cell(value: Cell) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{value:,.4g}" if text.number(value) is not None else text.UNDEFINED
+        return f"{value or 0.0:,.4g}" if text.number(value) is not None else text.UNDEFINED
     return f"{value:,}" if isinstance(value, int) else value

@@ -11,7 +11,7 @@ import torch
 from layerwise.data.source import Samples
 from layerwise.explain.activations import strongest_patches
 from layerwise.explain.deconvolution import explained
-from layerwise.explain.pictures import from_input, signed, uri
+from layerwise.explain.pictures import capped, from_input, signed, uri
 from layerwise.explain.stages import map_at, stages
 from layerwise.explain.subject import Subject, drawn
 from layerwise.explain.view import Part, Strips, Tile, View, Words
@@ -35,7 +35,7 @@ def view(subject: Subject) -> View:
         if not len(one.indices):
             continue
         patches = [Tile(uri(from_input(patch, preprocess), 96)) for patch in one.patches]
-        shown = [Tile(uri(signed(part), 96)) for part in one.deconvolutions]
+        shown = [Tile(uri(signed(capped(part)), 96)) for part in one.deconvolutions]
         names = [samples.class_names[samples.labels[index]] for index in one.indices.tolist()]
         rows.append(tuple(
             Tile(tile.uri, f"{one.layer.removeprefix('features.')} {one.channel}" if place == 0 else "",

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from layerwise.errors import InputError
 from layerwise.explain.attribution import grad_cam, gradients, integrated_gradients, saliency
 from layerwise.explain.occlusion import occlusion
-from layerwise.explain.pictures import Pixels, diverging, from_input, heat, over, uri
+from layerwise.explain.pictures import Pixels, capped, diverging, from_input, heat, over, uri
 from layerwise.explain.predictions import confident_mistakes
 from layerwise.explain.sanity import depends, sanity
 from layerwise.explain.stages import stages
@@ -59,7 +59,8 @@ def view(subject: Subject) -> View:
         "Simonyan, Vedaldi, Zisserman 2014 (gradient); Sundararajan, Taly, Yan 2017 (integrated gradients); Selvaraju "
         "et al. 2017 (Grad-CAM); Zeiler, Fergus 2014 (occlusion); Adebayo et al. 2018 (the check)", (
             Strips("Left the picture with the class that is explained; red in integrated gradients and occlusion "
-                   "speaks for it, blue against it.", ("explained", *maps), (1,) * (1 + len(maps)), tuple(shown)),
+                   "speaks for it, blue against it. The strongest half of a percent of the pixels is cut off.",
+                   ("explained", *maps), (1,) * (1 + len(maps)), tuple(shown)),
             _check(subject, images[:1], asked[:1], last)),
         (f"{len(places)} pictures", f"occlusion by squares of {window}×{window} pixels",
          f"integrated gradients in {STEPS} steps"))  # fmt: skip
@@ -68,7 +69,7 @@ def view(subject: Subject) -> View:
 def _drawn(name: str, values: NDArray[np.float32], picture: Pixels) -> Pixels:
     if name.startswith("Grad-CAM"):
         return over(picture, values)
-    return heat(values) if name == "gradient" else diverging(values)
+    return heat(capped(values)) if name == "gradient" else diverging(capped(values))
 
 
 def _check(subject: Subject, images: Tensor, asked: list[list[int]], layer: str) -> Table:

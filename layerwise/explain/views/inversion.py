@@ -9,19 +9,22 @@ from layerwise.explain.subject import Subject, drawn
 from layerwise.explain.view import Strips, Table, Tile, View
 from layerwise.explain.views.activations import even
 
-PICTURES, LAYERS, STEPS, LEAST = 3, 5, 150, 30
+PICTURES, LAYERS, STEPS, LEAST = 3, 5, 150, 60
+FEW = 1, 3  # pictures and layers where the steps would be too few for more
 BUDGET = 150_000_000_000  # multiply-adds of all steps together
 SIDE = 112
 
 
 def view(subject: Subject) -> View:
-    """Two pictures, each beside what can be made again of it from the codes of stages at even steps."""
+    """Up to three pictures, each beside what can be made again of it from the codes of stages at even steps."""
     model, preprocess = subject.file.model, subject.file.preprocess
+    enough = 3 * subject.multiply_adds * PICTURES * LAYERS * LEAST <= BUDGET
+    pictures, most = (PICTURES, LAYERS) if enough else FEW
     samples = subject.asked if subject.asked is not None else subject.split("", 200)
-    chosen = samples.subset(range(PICTURES), "first") if subject.asked is not None and len(
-        samples) > PICTURES else drawn(samples, PICTURES, 3)
+    chosen = samples.subset(range(pictures), "first") if subject.asked is not None and len(
+        samples) > pictures else drawn(samples, pictures, 3)
     images, _ = subject.at_once(chosen)
-    layers = even(stages(model, images[:1]), LAYERS)
+    layers = even(stages(model, images[:1]), most)
     cost = 3 * subject.multiply_adds * len(images) * len(layers)
     steps = int(max(LEAST, min(STEPS, BUDGET // cost)))
     found = []
@@ -45,4 +48,5 @@ def view(subject: Subject) -> View:
             Table("Squared error of the code that is left, relative to the code (0: the same code).",
                   ("layer", "error"), tuple((name, round(float(one.errors.mean()), 4))
                                             for name, one in zip(names, found, strict=True)))),
-        (f"{len(images)} pictures", f"{steps} steps of the search"))  # fmt: skip
+        (f"{len(images)} of the pictures", f"{steps} steps of the search"
+         + (": few for a network of this size, so that noise is left" if steps < STEPS else "")))  # fmt: skip
