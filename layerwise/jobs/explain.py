@@ -62,7 +62,7 @@ MAKERS: dict[str, tuple[str, Callable[[Subject], View]]] = {
     "gained-lost": ("Gained and lost", gained_lost.view),
 }
 FOLDER = "explain"
-VERSION = 1  # raised when a view shows something else, so that kept ones are made again
+VERSION = 2  # raised when a view shows something else, so that kept ones are made again
 
 
 @dataclass(frozen=True)

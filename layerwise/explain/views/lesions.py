@@ -68,7 +68,8 @@ CHARTS = {
 
 ABSENT = {
     "swaps": "No blocks change places here: no two of them take and give maps of equal shape.",
-    "paths": "There are no paths of several lengths here: its blocks have no shortcuts, the gradient passes them all.",
+    "paths": "The gradient by length of path is left out: it can be followed in blocks that are a residual function and "
+             "a shortcut, and this network has others, or none.",
 }
 
 
