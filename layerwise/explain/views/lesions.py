@@ -68,7 +68,7 @@ CHARTS = {
 
 ABSENT = {
     "swaps": "No blocks change places here: no two of them take and give maps of equal shape.",
-    "paths": "The gradient by length of path is left out: it can be followed in blocks that are a residual function and "
+    "paths": "The gradient by length of path is left out: it can be followed in blocks of a residual function and "
              "a shortcut, and this network has others, or none.",
 }
 

@@ -33,9 +33,8 @@ def told(moments: dict[str, tuple[Health, ...]], pictures: str) -> View:
     series = {what: tuple(Series(name, tuple(float(place) for place in range(1, len(found) + 1)),
                                  tuple(getattr(one, what) for one in found)) for name, found in moments.items())
               for what in ("variance", "gradient", "relative")}
-    rows = tuple((name, *(float(f"{value:.3g}") for value in (
-        min(one.variance for one in found), max(one.variance for one in found),
-        spread([one.gradient for one in found])))) for name, found in moments.items())
+    rows = tuple((name, _short(min(one.variance for one in found)), _short(max(one.variance for one in found)),
+                  _short(spread([one.gradient for one in found]))) for name, found in moments.items())
     return View(
         "signal-health", "Signal health",
         "Whether signals reach both ends: variances of the layers' responses on the way forward, norms of the "
@@ -52,6 +51,11 @@ def told(moments: dict[str, tuple[Health, ...]], pictures: str) -> View:
             Table("Extremes. The last column is the smallest gradient norm over the largest: near 0 where they vanish "
                   "or explode.", ("when", "smallest variance", "largest variance", "gradients"), rows)),
         (pictures,))
+
+
+def _short(value: float) -> float:
+    """Three digits, also of what has vanished."""
+    return float(f"{value:.3g}")
 
 
 def _moments(subject: Subject) -> Iterator[tuple[str, Network]]:
