@@ -12,6 +12,7 @@ towers' tensors make it again. The network must keep its response normalisation 
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import tempfile
 from collections import Counter
@@ -25,7 +26,7 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.multiprocessing.spawn import spawn
+from torch.multiprocessing.spawn import start_processes
 
 from layerwise import models
 from layerwise.layers.response_norm import ResponseNorm
@@ -213,7 +214,7 @@ def compared(network: str, arguments: Mapping[str, Any], side: int, silent: tupl
     Relative differences are those of norms: |a - b| / |b| over all logits, and the largest over gradients and weights.
     """
     with tempfile.TemporaryDirectory(prefix="layerwise-towers-") as folder:
-        spawn(_process, (network, dict(arguments), side, silent, folder), nprocs=2)
+        start_processes(_process, (network, dict(arguments), side, silent, folder), nprocs=2, start_method=_method())
         files = [Path(folder) / str(tower) for tower in (0, 1)]
         halves = [load_file(file.with_suffix(".safetensors")) for file in files]
         counts = [json.loads(file.with_suffix(".json").read_text("utf-8")) for file in files]
@@ -228,6 +229,14 @@ def compared(network: str, arguments: Mapping[str, Any], side: int, silent: tupl
     sent = {place: Sent(*(sum(one[place].get(way, 0) for one in counts) // (STEPS * PICTURES)
                           for way in ("forward", "backward"))) for place in counts[0]}
     return Comparison(max(_apart(half["logits"], logits) for half in halves), far["gradients"], far["weights"], sent)
+
+
+def _method() -> str:
+    """How processes start: forked from one that has imported torch, once for all comparisons, where that can be."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return "spawn"
+    multiprocessing.set_forkserver_preload([__name__])
+    return "forkserver"
 
 
 def _network(name: str, arguments: Mapping[str, Any]) -> Network:
