@@ -38,9 +38,11 @@ PAPER: dict[str, dict[str, Value]] = {"overlapping": {"error": 37.5, "top5_error
 COLUMNS = ("error", "top5_error", "training_error")
 CLAIMS = {
     "lowers-error": Claim("Overlapping windows lower the test error (section 3.4).", less("overlapping", "adjacent"),
-                          "not found yet; scale (28x28 pictures, three pooling layers, 1,200 steps at a rate that was "
-                          "sought with overlapping windows) and data were not told apart. The paper's own difference, "
-                          "0.4 points, is smaller than this one's noise"),
+                          "most likely scale. After 1,200 steps neither network overfits (the test error is 0.7 and "
+                          "0.9 points above the training error), and windows that are harder to overfit fit more "
+                          "slowly (training error 12.4 against 11.4 %). Where both overfit, in the rows of few "
+                          "pictures, overlapping windows have the lower test error, 15.4 against 15.9 %, but within "
+                          "the noise. No defect was found; the data are not ruled out"),
     "top-1-points": Claim("By 0.4 points of top-1 error.", by_points("overlapping", "adjacent", 0.4, protocols.SEEN)),
     "top-5-points": Claim("By 0.3 points of top-5 error.",
                           by_points("overlapping", "adjacent", 0.3, protocols.SEEN, "top5_error")),
