@@ -101,6 +101,9 @@ CLAIMS = {
     "codes-of-features-better": Claim(
         "Codes of features retrieve much better than codes of raw pixels (section 6.1; here: by 10 points at 6).",
         every(*(less(f"pixels_{bits}_bits", f"features_{bits}_bits", "precision_at_6", MUCH) for bits in BITS)),
+        "the data: garments of Fashion-MNIST are centred and of one size, so that pixels alone find 81.8 % of the same "
+        "class; whole features find 86.6 %, 4.8 points more, and no code of them can be 10 points better. Codes of 64 "
+        "bits keep that distance and more (84.5 against 79.1 %)",
     ),
     "features-better": Claim(
         "Pixels retrieve what looks alike rather than what is alike: features find more pictures of the same class "

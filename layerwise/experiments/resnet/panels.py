@@ -2,11 +2,12 @@
 
 The iterations stand in units of a power of ten; at a smaller scale the power is smaller and the axis is the same. Of
 several seeds the mean is drawn, with a band from the lowest to the highest. A curve that never enters the panel is
-named in it, as the paper says of plain-110.
+named in it, as the paper says of plain-110; at a smaller scale the panel is as high as the curves' ends instead.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -64,7 +65,9 @@ def depth(network: str) -> int:
 
 def draw_panel(axes: Axes, results: Results, labels: Mapping[str, str], lines: Sequence[Line], frame: Frame) -> None:
     """Draws the curves of the rows `labels` (row: its label), each as all of `lines`, into a panel like the paper's."""
-    length = frame.duration if results.scale.startswith("paper") else _length(results, labels)
+    length = frame.duration
+    if not results.scale.startswith("paper"):
+        length, frame = _length(results, labels), _taller(frame, results, labels, lines)
     unit = frame.unit * (length or frame.duration) / frame.duration
     outside = []
     for row, label in labels.items():
@@ -105,13 +108,14 @@ def mark(axes: Axes, results: Results, rows: Iterable[str], printed: Mapping[str
     """Marks at the edge: triangles beside it are the errors that the paper prints, diamonds at the end of the training
     the means of our own tests. Grey ones in the legend say so; what lies outside the panel is left out.
     """
+    low, high = axes.get_ylim()
     found = {row: error for row in rows if (error := results.mean(row)) is not None}
     known = {row: printed[row] for row in rows if row in printed}
     end = min(frame.duration, frame.end) / frame.unit
     beside = axes.get_yaxis_transform()
     for marker, size, errors, text in (("<", 6.5, known, "printed error"), ("D", 4.5, found, "test at the end")):
         style = {"marker": marker, "markersize": size, "linestyle": "none", "markeredgecolor": "white"}
-        inside = {row: error for row, error in errors.items() if frame.low <= error <= frame.high}
+        inside = {row: error for row, error in errors.items() if low <= error <= high}
         for row, error in inside.items():
             across, where = (1.015, beside) if marker == "<" else (end, axes.transData)
             axes.plot([across], [error], color=COLOURS[depth(row)], clip_on=False, markeredgewidth=0.5, zorder=5,
@@ -130,6 +134,16 @@ def _length(results: Results, rows: Mapping[str, str]) -> int:
     """The last step that any of the rows has."""
     return max((step for row in rows for curve in results.curves(row) for name in (TRAINING, HELD_OUT)
                 for step in points(curve, name)), default=0)  # fmt: skip
+
+
+def _taller(frame: Frame, results: Results, rows: Iterable[str], lines: Sequence[Line]) -> Frame:
+    """The frame with a range that holds the end of every curve, and a tick more every 10 %."""
+    ends = (points(curve, line.name) for row in rows for curve in results.curves(row) for line in lines)
+    highest = max((curve[max(curve)] for curve in ends if curve), default=0.0)
+    if highest <= frame.high:
+        return frame
+    more = range(int(frame.high) + 10, math.ceil(1.1 * highest / 10) * 10 + 1, 10)
+    return dataclasses.replace(frame, high=float(more[-1]), ticks=(*frame.ticks, *more))
 
 
 def _unit(unit: float) -> str:
