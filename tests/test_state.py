@@ -341,8 +341,9 @@ def test_auxiliary_heads_learn_where_they_have_a_weight(
 
     checked: list[object] = []
     monkeypatch.setattr(state, "check_auxiliary", lambda model, shape: checked.append(shape))
-    monkeypatch.setattr(state.models, "build", headed)
-    one = assembled(tmp_path / "run", f"auxiliary_weight={weight}")
+    with monkeypatch.context() as inner:  # undone before `small` is, which replaces it too
+        inner.setattr(state.models, "build", headed)
+        one = assembled(tmp_path / "run", f"auxiliary_weight={weight}")
     assert checked == ([(1, 8, 8)] if weight else [])
     assert one.task.auxiliary_weight == weight
     assert [part.requires_grad for part in one.model.get_submodule("auxiliary").parameters()] == [weight > 0] * 2

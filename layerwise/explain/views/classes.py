@@ -60,7 +60,7 @@ def view(subject: Subject) -> View:
         tuple(parts), subject.bound(len(found.samples), subject.size("") if subject.asked is None else 0, "pictures")
         + tuple(bound for _, one in judged if one.samples.name == TRAINING
                 for bound in subject.bound(len(one.samples), subject.size(TRAINING), "training pictures judged"))
-        + (f"near duplicates among {MOST_COMPARED:,} pictures, drawn at random",)
+        + (f"near duplicates among at most {MOST_COMPARED:,} pictures, drawn at random",)
         + ((f"the {SHOWN_CLASSES} worst of {len(reports)} classes with pictures",) if len(reports) > SHOWN_CLASSES
            else ()))  # fmt: skip
 
