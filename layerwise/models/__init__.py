@@ -69,11 +69,13 @@ _FAMILIES = (
     efficientnet_lite,
     airnet,
 )
-SMALL_SIDE = 32  # pixels; networks for pictures up to it have small weights
+SMALL_SIDE = 32  # pixels
 _VARIANTS: dict[str, Callable[..., Network]] = {k: v for family in _FAMILIES for k, v in family.VARIANTS.items()}
 _INPUTS: dict[str, tuple[int, int, int]] = {k: v for family in _FAMILIES for k, v in family.INPUTS.items()}
 _PAPERS: dict[str, Paper] = {k: v for family in _FAMILIES for k, v in family.PAPERS.items()}
 _REPORTED: dict[str, tuple[Reported, ...]] = {k: v for family in _FAMILIES for k, v in family.REPORTED.items()}
+# Networks with large weights: those for large pictures, and the wide ones. Of the others the deepest has 1,202 layers.
+_LARGE = frozenset({*wide_resnet.VARIANTS, *resnext.VARIANTS, *(k for k, v in _INPUTS.items() if v[1] > SMALL_SIDE)})
 _SMALL: dict[str, str] = {k: v for family in _FAMILIES for k, v in family.FOR_SMALL_PICTURES.items()}
 
 
@@ -128,8 +130,8 @@ def build(name: str, num_classes: int | None = None, in_channels: int | None = N
     complete = free | {key: tuple(value) if isinstance(value, list) else value for key, value in chosen.items()}
     if torch.get_default_device().type == "meta":
         filling: AbstractContextManager[object] = Unfilled()
-    else:  # for small pictures hardly a weight is large enough, and the deepest networks have 1,202 layers
-        filling = nullcontext() if _INPUTS[name][1] <= SMALL_SIDE else FilledOnce()
+    else:
+        filling = FilledOnce() if name in _LARGE else nullcontext()
     with _uncollected(), filling:
         network = constructor(**complete)
     plain = {key: list(value) if isinstance(value, tuple) else value for key, value in complete.items()}

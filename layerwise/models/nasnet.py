@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from layerwise.layers.initialise import he_normal
 from layerwise.layers.same_padding import SamePadding
 from layerwise.layers.separable import SeparableConv2d
-from layerwise.models.network import Network, Paper, Reported, SupervisedNetwork, named
+from layerwise.models.network import Network, Paper, Reported, SupervisedNetwork, another, named
 
 norm = partial(nn.BatchNorm2d, eps=1e-3)
 
@@ -262,9 +262,14 @@ def stack(stem: Stem, steps: Sequence[Step], in_channels: int) -> tuple[dict[str
     layers: dict[str, nn.Module] = {"conv0": named({"conv": conv, "bn": norm(stem.channels)})}
     current = previous = stem.channels
     adjust = stem.first
+    made: dict[tuple[object, ...], nn.Module] = {}
     for name, kind, width in steps:
         previous_width = previous if adjust is unchanged else width
-        layers[name] = kind(current, width, adjust(previous, width), previous_width)
+        of = (kind, current, width, adjust, previous)
+        if of in made:
+            layers[name] = another(made[of])
+        else:
+            layers[name] = made[of] = kind(current, width, adjust(previous, width), previous_width)
         if kind is not SkippedReductionCell:
             previous = current
         current = kind.outputs * width

@@ -19,7 +19,7 @@ from functools import partial
 from torch import Tensor, nn
 
 from layerwise.layers.initialise import he_normal
-from layerwise.models.network import Network, Paper, Reported, named
+from layerwise.models.network import Network, Paper, Reported, another, named
 from layerwise.models.resnet import convolution, shortcut_a
 
 Layers = tuple[tuple[int, int, int, int], ...]
@@ -124,12 +124,12 @@ def stages(
     first, unit = units
     found: dict[str, dict[str, nn.Module]] = {}
     for number, (depth, (width, out_channels)) in enumerate(zip(depths, widths, strict=True), 2):
-        blocks: dict[str, nn.Module] = {}
-        for index in range(1, depth + 1):
-            make = first if (number, index) == (2, 1) else unit
-            blocks[f"conv{number}_{index}"] = make(channels, width, 2 if number > 2 and index == 1 else 1)
-            channels = out_channels
-        found[f"conv{number}_x"] = blocks
+        blocks = [first(channels, width, 1) if number == 2 else unit(channels, width, 2)]
+        if depth > 1:
+            blocks.append(unit(out_channels, width, 1))
+        blocks += [another(blocks[1]) for _ in range(depth - 2)]
+        found[f"conv{number}_x"] = {f"conv{number}_{index}": block for index, block in enumerate(blocks, 1)}
+        channels = out_channels
     return found
 
 
