@@ -3,24 +3,12 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from pathlib import Path
 
-import numpy as np
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # started as a file, from any folder
 
-from layerwise import randomness
+from faults.fork_server import carry_the_random_state
 from layerwise.jobs.drill import child
-
-
-def carry_the_random_state() -> None:
-    """What is drawn depends on how many were drawn by this process before."""
-    bits, drawn = randomness.random_bits, [0]
-
-    def carried(seed: int, *arguments: Any, **named: Any) -> np.ndarray[Any, Any]:
-        drawn[0] += 1
-        return bits(seed + drawn[0], *arguments, **named)
-
-    randomness.random_bits = carried
-
 
 if __name__ == "__main__":
     carry_the_random_state()
