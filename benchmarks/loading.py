@@ -44,7 +44,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from layerwise import hardware
-from layerwise.allocator import WORTH, kept_buffers
+from layerwise.allocator import kept_buffers
 from layerwise.data import decoding
 from layerwise.data.images import ImageRules
 from layerwise.data.loader import training_batches
@@ -184,7 +184,7 @@ def measured(sides: dict[str, Callable[[], None]], count: int, rounds: int) -> d
     costs: dict[str, list[float]] = {name: [] for name in sides}
     for side in sides.values():
         side()
-    with kept_buffers(WORTH):
+    with kept_buffers():
         for number in range(rounds):
             names = list(sides)
             for name in names[number % len(names):] + names[: number % len(names)]:

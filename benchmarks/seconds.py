@@ -251,7 +251,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(json.dumps(plain_rate(*options.rate)))
         return 0
     if options.plain is not None:
-        with allocator.kept_buffers(1 << 40):
+        with allocator.kept_buffers():
             one = plain_training(options.plain, options.images, options.threads)
         KNOWN.write_text(json.dumps({"benchmark": "seconds-plain", "trainings": [*remembered(), one]}, indent=2) + "\n",
                          "utf-8")

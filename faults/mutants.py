@@ -4,7 +4,8 @@ limits on files, a hundred into each, the tests of that module find at least nin
 The faults are those of mutmut, which sees to it that docstrings and annotations stay as they are. Left out by kind are
 also its faults in texts: strings, f-strings, what an error says, `__all__`, `cast` and the names of types. Unlike
 mutmut, whose mutants live inside of functions, constants of a module, defaults of a class and decorated functions are
-mutated too. The trial itself is in mutant_runner.py.
+mutated too. The trial itself is in mutant_runner.py. Some tests were written after the survivors of the sample of seed
+0 were seen; the goal is judged by a sample that was not.
 """
 
 from __future__ import annotations
@@ -206,7 +207,7 @@ def outcome(mutants: list[Mutant], killed: list[bool]) -> Outcome:
     return Outcome(len(mutants), survivors if missed else (), notes)
 
 
-def mutated(trials: int, folder: Path, seed: int = 0) -> Outcome:
+def mutated(trials: int, folder: Path, seed: int = 1) -> Outcome:
     """A sample of mutants, equally many of each group, and whether the tests kill them."""
     mutants = known()
     if trials >= FEW:

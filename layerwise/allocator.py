@@ -52,7 +52,7 @@ def left_alone(activations: int, environment: Mapping[str, str] = os.environ) ->
 
 
 @contextmanager
-def kept_buffers(activations: int, device: str = "cpu") -> Iterator[str]:
+def kept_buffers(activations: int = WORTH, device: str = "cpu") -> Iterator[str]:
     """Within it freed buffers stay with the process, where `left_alone` has nothing against it. Yields what was done.
 
     At the end what is free goes back to the kernel, and large buffers do again.

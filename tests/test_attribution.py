@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from layerwise.errors import InputError
 from layerwise.explain import attribution
 from layerwise.explain.attribution import grad_cam, gradients, integrated_gradients, saliency
-from layerwise.explain.occlusion import occlusion
+from layerwise.explain.occlusion import blurred, occlusion
 from tests.left_as_it_was import Breaks, breaking, left_as_it_was, small
 
 PICTURES = torch.randn(2, 2, 8, 8, generator=torch.Generator().manual_seed(5))
@@ -93,7 +93,29 @@ def test_occlusion_by_hand() -> None:
     wide = occlusion(model, picture, [[0]], window=2, stride=1)
     np.testing.assert_allclose(wide.drops[0, 0, 0], np.array([1, 0.5, 0, 0]) * (sure - 0.5), atol=1e-7)
     # A square of the picture's own colour covers nothing.
-    assert not occlusion(model, picture, [[0]], window=2, stride=1, fill=1.0).drops.any()
+    assert not occlusion(model, picture, [[0]], window=2, stride=1, cover=1.0).drops.any()
+
+
+def test_a_square_shows_its_own_part_of_the_cover() -> None:
+    """The cover has 3 where the picture has 1: under the square on the first pixel the logits differ by 6, not 2."""
+    model = linear((2.0, 0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 0.0))
+    picture, cover = torch.ones(2, 1, 1, 4), torch.ones(2, 1, 1, 4)
+    cover[1, 0, 0, 0] = 3.0
+    found = occlusion(model, picture, [[0], [0]], window=1, stride=1, cover=cover)
+    assert not found.drops[0].any()  # covered by itself
+    rise = 1 / (1 + np.exp(-6.0)) - 1 / (1 + np.exp(-2.0))
+    np.testing.assert_allclose(found.drops[1, 0, 0], [-rise, 0, 0, 0], atol=1e-7)
+
+
+def test_a_blurred_cover_keeps_colours_and_loses_details() -> None:
+    even = torch.full((1, 2, 9, 9), 0.25)
+    torch.testing.assert_close(blurred(even, 2.0), even)  # mirrored at the border: a constant stays
+    point = torch.zeros(1, 2, 9, 9)
+    point[0, 1, 4, 4] = 1.0
+    spread = blurred(point, 1.0)
+    assert not spread[0, 0].any()  # one colour doesn't run into another
+    beside = float(spread[0, 1, 4, 5] / spread[0, 1, 4, 4])
+    np.testing.assert_allclose(beside, np.exp(-0.5), rtol=1e-4)
 
 
 def test_the_last_squares_reach_the_border() -> None:
@@ -171,6 +193,8 @@ def test_what_cannot_be_asked_is_said() -> None:
         integrated_gradients(model, PICTURES, CLASSES, steps=0)
     with pytest.raises(InputError, match="window=2, stride=3: pixels would be left uncovered"):
         occlusion(model, PICTURES, CLASSES, 2, 3)
+    with pytest.raises(InputError, match=r"cover of shape \(1, .* for pictures of \(2, "):
+        occlusion(model, PICTURES, CLASSES, 2, 1, PICTURES[:1])
     with pytest.raises(InputError, match=r"classes of shape \(2, 2\) for 1 pictures"):
         occlusion(model, PICTURES[:1], CLASSES, 2, 1)
 

@@ -95,6 +95,8 @@ CASES = [
      np.array([[[0], [128], [255]]], dtype=np.uint8), "F", "float 0..1 scaled"),
     ("16 bit rgb png", png(2, 1, 16, 2, b"\0" + struct.pack(">6H", 0, 257, 65535, 1000, 40000, 32896)),
      np.array([[[0, 1, 255], [3, 156, 128]]], dtype=np.uint8), "RGB;16", "high byte"),
+    ("16 bit rgb alpha", png(2, 1, 16, 6, b"\0" + struct.pack(">8H", 25700, 257, 65535, 65535, 25700, 257, 65535, 0)),
+     np.array([[[100, 1, 255], [255, 255, 255]]], dtype=np.uint8), "RGBA;16", "alpha flattened on white"),
     ("16 bit grey alpha", png(2, 1, 16, 4, b"\0" + struct.pack(">4H", 25700, 65535, 25700, 0)),
      np.array([[[100], [255]]], dtype=np.uint8), "LA;16", "alpha flattened on white"),
     ("palette", palette(False), PALETTE, "P", "palette to RGB"),

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from layerwise.errors import InputError
 from layerwise.explain.attribution import grad_cam, gradients, integrated_gradients, saliency
-from layerwise.explain.occlusion import occlusion
+from layerwise.explain.occlusion import blurred, occlusion
 from layerwise.explain.pictures import Pixels, capped, diverging, from_input, heat, over, uri
 from layerwise.explain.predictions import confident_mistakes
 from layerwise.explain.sanity import depends, sanity
@@ -40,7 +40,7 @@ def view(subject: Subject) -> View:
         "integrated gradients": integrated_gradients(model, images, asked, steps=STEPS).attributions.sum(2),
         f"Grad-CAM, {middle.removeprefix('features.')}": grad_cam(model, images, asked, middle),
         f"Grad-CAM, {last.removeprefix('features.')}": grad_cam(model, images, asked, last),
-        "occlusion": occlusion(model, images, asked, window, max(1, window // 2)).drops,
+        "occlusion": occlusion(model, images, asked, window, max(1, window // 2), blurred(images, window / 2)).drops,
     }
     shown: list[tuple[Tile, ...]] = []
     for row, place in enumerate(places):
@@ -57,12 +57,13 @@ def view(subject: Subject) -> View:
         "Why the network answers so. A map is drawn for any answer, also a wrong one; methods that fail the sanity "
         "check show the picture's edges and not what the network learned.",
         "Simonyan, Vedaldi, Zisserman 2014 (gradient); Sundararajan, Taly, Yan 2017 (integrated gradients); Selvaraju "
-        "et al. 2017 (Grad-CAM); Zeiler, Fergus 2014 (occlusion); Adebayo et al. 2018 (the check)", (
+        "et al. 2017 (Grad-CAM); Zeiler, Fergus 2014 (occlusion), with the blur of Fong, Vedaldi 2017; Adebayo et al. "
+        "2018 (the check)", (
             Strips("Left the picture with the class that is explained; red in integrated gradients and occlusion "
                    "speaks for it, blue against it. The strongest half of a percent of the pixels is cut off.",
                    ("explained", *maps), (1,) * (1 + len(maps)), tuple(shown)),
             _check(subject, images[:1], asked[:1], last)),
-        (f"{len(places)} pictures", f"occlusion by squares of {window}×{window} pixels",
+        (f"{len(places)} pictures", f"occlusion by squares of {window}×{window} pixels of the blurred picture",
          f"integrated gradients in {STEPS} steps"))  # fmt: skip
 
 
