@@ -4,6 +4,8 @@
 
 Both sides have the same batch, memory format, precision and threads; they take turns in one process, after an untimed
 round. The network is as `layerwise train` prepares it: activations overwrite their input where nothing else reads it.
+The allocator keeps its buffers, for both, as it does in training; else a side's time depends on what glibc made of the
+networks that ran before it.
 transcriptions.py holds the plain side. Its ratio to a second copy of itself is measured as well: the median of
 what that is off 1 is the noise. Building is the median of three times with random weights, at the paper's own size.
 
@@ -27,6 +29,7 @@ from torch.nn.functional import cross_entropy
 from transcriptions import TRANSCRIPTIONS
 
 from layerwise import hardware, models
+from layerwise.allocator import kept_buffers
 from layerwise.recipe import changed
 from layerwise.recipes.presets import preset
 from layerwise.training.in_place import overwrite_inputs
@@ -106,7 +109,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     device = hardware.prepare(recipe)
     rows, failed = {}, []
     for name in options.network or TRANSCRIPTIONS:
-        row = compare(name, options, device) | {"build_seconds": building(name, 3)}
+        with kept_buffers(device=device.type):
+            row = compare(name, options, device)
+        row["build_seconds"] = building(name, 3)
         rows[name] = row
         slow = row["ratio"] < 1 - row["noise"] or row["build_seconds"] >= LONGEST_BUILD
         failed += [name] * slow

