@@ -45,15 +45,21 @@ def within(job: Job, limit: float = LIMIT) -> int:
     return code
 
 
-def stopped(job: Job, at: float, seconds: float) -> int:
-    """Does a job that is stopped once it had `at` seconds of the processor, and goes on later."""
+def stopped(job: Job, at: float, seconds: float) -> int | None:
+    """Does a job that is stopped once it had `at` seconds of the processor, and goes on later.
+
+    None where it had ended before it could be stopped.
+    """
     pid = server().start(job)
     while (had := processor_seconds(pid)) is not None and had < at:
         time.sleep(0.001)
-    if had is not None:
+    try:
         os.kill(pid, signal.SIGSTOP)
         time.sleep(seconds)
         os.kill(pid, signal.SIGCONT)
+    except ProcessLookupError:
+        server().wait()
+        return None
     return server().wait()
 
 
@@ -77,7 +83,11 @@ def threads(trials: int, folder: Path) -> Outcome:
             code, expected = within(replace(faulty, falter=(next(failures), picture, 0))), 3
             words = "a thread failed while it made this picture"
         elif kind == "stopped":
-            code = stopped(faulty, numbers.uniform(0, 0.5), 0.3)
+            at = numbers.uniform(0, 0.5)
+            while (ended := stopped(faulty, at, 0.3)) is None:
+                at /= 2
+                shutil.rmtree(run, ignore_errors=True)
+            code = ended
         else:
             how, patience = next(hung), SOON if trial > len(KINDS) else None  # once with the loader's own patience
             code = within(replace(faulty, falter=(how, picture, 3600), patience=patience))

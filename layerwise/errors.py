@@ -55,6 +55,11 @@ class Interrupted(LayerwiseError):
         self.exit_code = exit_code
 
 
+def amount(number: float, things: str) -> str:
+    """`1 epoch`, `2 epochs`, `0.5 epochs`: a number of `things`, which are in the plural."""
+    return f"{number:g} {things.removesuffix('s') if number == 1 else things}"
+
+
 def nearest(name: str, names: Iterable[str]) -> str:
     """The clause ", did you mean ...?" with up to three names like `name`, or "" where none is alike."""
     alike = difflib.get_close_matches(name, list(names), n=3, cutoff=0.5)

@@ -22,7 +22,7 @@ from layerwise.data.order import Place, epoch_batches, epoch_order
 from layerwise.data.place import placed
 from layerwise.data.preprocess import fit_preprocess
 from layerwise.distributed import World
-from layerwise.errors import InputError, Interrupted, LayerwiseError
+from layerwise.errors import InputError, Interrupted, LayerwiseError, amount
 from layerwise.models.shapes import check_input
 from layerwise.randomness import derived_seed
 from layerwise.recipe import Recipe, check
@@ -115,7 +115,7 @@ def _resume(run: Path, options: RunOptions, world: World) -> Path:
         for problem in damaged:
             say(options, f"skipped a damaged checkpoint: {problem}")
         if record["state"] == "finished" and not options.settings:
-            raise InputError(f"{run}: finished after {recipe.duration:g} {recipe.unit}",
+            raise InputError(f"{run}: finished after {amount(recipe.duration, recipe.unit)}",
                              mend=f"To train on: layerwise resume {run} --extend {recipe.duration:g}")
         started = recipe
         if options.settings:

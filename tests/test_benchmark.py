@@ -36,7 +36,7 @@ def test_report(capsys: pytest.CaptureFixture[str]) -> None:
     assert report.input == (1, 32, 32)
     require_steady(report)
     lines = "\n".join(report.lines())
-    assert "1 threads of" in lines
+    assert "1 thread of" in lines
     assert "memory-bound at batch 1, 2" in lines  # the machine's balance was set to a billion
     json.dumps(report.to_json(), allow_nan=False)
 

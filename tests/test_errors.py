@@ -10,7 +10,7 @@ import pytest
 
 from layerwise import cli, errors
 from layerwise.cli import as_known, main
-from layerwise.errors import InputError, Interrupted, LayerwiseError, MachineError, ToleranceError, nearest
+from layerwise.errors import InputError, Interrupted, LayerwiseError, MachineError, ToleranceError, amount, nearest
 from layerwise.jobs import recipe_choice
 
 # The command, the exit status, and what its message says.
@@ -227,3 +227,7 @@ def test_every_command_has_a_message_here() -> None:
     """A new command needs a row above."""
     tested = {command.split()[0] for command, *_ in MESSAGES if command}
     assert {command.name for command in cli.app.registered_commands} <= tested
+
+
+def test_one_of_a_thing_is_no_plural() -> None:
+    assert [amount(number, "epochs") for number in (1, 2, 0.5)] == ["1 epoch", "2 epochs", "0.5 epochs"]

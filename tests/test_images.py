@@ -30,7 +30,6 @@ def encoded(image: Image.Image, form: str, **options: object) -> bytes:
 
 def png(width: int, height: int, depth: int, colour: int, rows: bytes, *chunks: tuple[bytes, bytes]) -> bytes:
     """A PNG by hand, for what Pillow can't write (16-bit colour, transparent colours)."""
-
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 

@@ -87,6 +87,7 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     [
         (["resnet20", "--sort", "year"], "--filter, --sort and --chart are for the list of networks"),
         (["--size", "32"], "--size, --channels and --classes are for one network"),
+        (["vgg16", "--size", "100"], "Give --size 224; or choose another network"),
         (["--filter", "lecun", "--chart", "/no/such/place/chart.svg"], "can't be written"),
     ],
 )

@@ -369,7 +369,7 @@ def test_python_does_the_same(place: dict[str, Path], tmp_path: Path) -> None:
     assert result.metrics == json.loads((run / "evaluations/test-single/result.json").read_text())["metrics"]
     rows = layerwise.predict(found, [place["photos"] / "red" / "0.png"])
     assert rows[0].prediction is not None
-    with pytest.raises(InputError, match="finished after 1 epochs"):
+    with pytest.raises(InputError, match=r"finished after 1 epoch\n"):
         layerwise.resume(run)
 
 

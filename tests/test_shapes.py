@@ -126,7 +126,8 @@ def test_a_network_that_takes_all_sizes_above_a_minimum():
     assert _fitting(model, 224) == (63, 4096)
     with pytest.raises(MisfitError) as caught:
         _walk(model, (3, 31, 31))
-    message = str(_message("resnet18", model, 31, caught.value))
+    model.architecture = {"name": "resnet18", "arguments": {}}
+    message = str(_message(model, 31, caught.value, ""))
     assert "31x31 becomes 0x0 at layer features.conv5; the minimum is 63" in message
 
 

@@ -64,9 +64,13 @@ def differences(paper: Recipe, used: Recipe) -> tuple[str, ...]:
         unused = field.name.startswith("plateau") and "plateau" not in (paper.schedule, used.schedule)
         if ours == theirs or field.name in UNTOLD or unused:
             continue
-        units = (f" {used.unit}", f" {paper.unit}") if field.name in WITH_UNIT else ("", "")
+        units = (_unit(ours, used), _unit(theirs, paper)) if field.name in WITH_UNIT else ("", "")
         told.append(f"{field.name.replace('_', ' ')} {_shown(ours)}{units[0]} instead of {_shown(theirs)}{units[1]}")
     return tuple(told)
+
+
+def _unit(value: object, recipe: Recipe) -> str:
+    return f" {recipe.unit.removesuffix('s') if value == 1 else recipe.unit}"
 
 
 def _shown(value: object) -> str:

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from layerwise import hardware, models
-from layerwise.errors import InputError, ToleranceError
+from layerwise.errors import InputError, ToleranceError, amount
 from layerwise.jobs.layer_table import known
 from layerwise.models import shapes
 from layerwise.recipe import Recipe, changed, check
@@ -87,8 +87,8 @@ class BenchReport:
         found = [
             f"{self.network}, {self.what}, input {'x'.join(map(str, self.input))}, {self.repeats} repetitions after "
             "warm-up, synchronised",
-            f"{machine['device']} ({machine['cpu']}), {machine['threads']} threads of {machine['cores']} cores, "
-            f"{machine['precision']}, {machine['memory_format']}, torch {self.versions['torch']}",
+            f"{machine['device']} ({machine['cpu']}), {amount(machine['threads'], 'threads')} of {machine['cores']} "
+            f"cores, {machine['precision']}, {machine['memory_format']}, torch {self.versions['torch']}",
             f"{self.multiply_adds:,} multiply-adds an image",
         ]
         bound = [batch for batch, value in self.intensity.items() if self.ridge is not None and value < self.ridge]
@@ -193,7 +193,7 @@ def _network(network: str, size: int, device: torch.device) -> tuple[str, nn.Mod
     shape = (shape[0], size or shape[1], size or shape[2])
     model = models.build(network)
     if size:
-        shapes.check_input(network, shape[0], size, int(model.architecture["arguments"]["num_classes"]))
+        shapes.check_input(network, shape[0], size, int(model.architecture["arguments"]["num_classes"]), "--size")
     return network, model.to(device), shape
 
 

@@ -86,7 +86,7 @@ def layer_table(name: str, size: int, channels: int, classes: int) -> dict[str, 
     shape = (channels or published[0], size or published[1], size or published[2])
     model = _on_meta(name, classes or None, channels or None)
     outputs = int(model.architecture["arguments"]["num_classes"])
-    notes = shapes.check_input(name, shape[0], size, outputs) if size else []
+    notes = shapes.check_input(name, shape[0], size, outputs, "--size") if size else []
     cost, rows, paper = shapes.cost(model, shape), shapes.traced(model, shape), models.paper(name)
     outputs_of = shapes.stage_shapes(model, shape) | {"head": (outputs,)}
     layers = [

@@ -14,7 +14,7 @@ from layerwise.layers.locally_connected import LocallyConnected2d
 from layerwise.layers.partial import PartialConv2d
 from layerwise.layers.response_norm import ResponseNorm
 from layerwise.models import build, for_small_pictures, published_input
-from layerwise.models.network import SupervisedNetwork, own_parameters
+from layerwise.models.network import Network, SupervisedNetwork, own_parameters
 from layerwise.models.receptive import Fields
 
 CONVOLUTIONS = (nn.Conv2d, PartialConv2d)
@@ -81,10 +81,11 @@ def stage_shapes(model: nn.Module | str, input_shape: tuple[int, int, int] | Non
     return _walk(network, input_shape or _own_input(network))[1]
 
 
-def check_input(name: str, in_channels: int, size: int, num_classes: int) -> list[str]:
+def check_input(name: str, in_channels: int, size: int, num_classes: int, option: str = "") -> list[str]:
     """Whether pictures of size x size pixels fit the network: warnings that need the user's consent, often none.
 
-    Raises InputError where they do not fit, with the layer at which they fail and the sizes that work.
+    Raises InputError where they do not fit, with the layer at which they fail and the sizes that work; it advises the
+    recipe's fields, or a command's `option`, such as "--size".
     """
     if size < 1:
         raise InputError(f"input_size={size}: pictures have at least one pixel a side", mend="Set input_size=32 or so.")
@@ -92,7 +93,7 @@ def check_input(name: str, in_channels: int, size: int, num_classes: int) -> lis
     try:
         _, shapes = _walk(network, (in_channels, size, size))
     except MisfitError as misfit:
-        raise _message(name, network, size, misfit) from None
+        raise _message(network, size, misfit, option) from None
     published = published_input(name)[1]
     layer, (_, side, _) = list(shapes.items())[-1]
     better = for_small_pictures(name)
@@ -124,8 +125,10 @@ def check_auxiliary(network: SupervisedNetwork, input_shape: tuple[int, int, int
             ) from None
 
 
-def _message(name: str, network: nn.Module, size: int, misfit: MisfitError) -> InputError:
-    lowest, highest = _fitting(network, published_input(name)[1])
+def _message(network: Network, size: int, misfit: MisfitError, option: str) -> InputError:
+    name = str(network.architecture["name"])
+    side = published_input(name)[1]
+    lowest, highest = _fitting(network, side)
     if highest == LARGEST:
         works = f"the minimum is {lowest}"
     elif lowest == highest:
@@ -144,8 +147,8 @@ def _message(name: str, network: nn.Module, size: int, misfit: MisfitError) -> I
     else:
         what = f"{size}x{size} pictures do not fit layer {misfit.layer}, which a {at} map reaches"
         why = "The layer is made for one size of map."
-    side = published_input(name)[1]
-    advice = f"Resize the pictures: --set resize=short-side --set resize_to={side} --set input_size={side}"
+    fields = f"Resize the pictures: --set resize=short-side --set resize_to={side} --set input_size={side}"
+    advice = f"Give {option} {side}" if option else fields
     return InputError(f"{what}; {works}", why,
                       f"{advice}; or choose another network, such as resnet20, which takes any size.")
 
@@ -252,7 +255,7 @@ def _stateless(network: nn.Module, input_shape: tuple[int, ...]) -> Iterator[tup
             del layer.forward
 
 
-def _on_meta(name: str, num_classes: int | None = None, in_channels: int | None = None) -> nn.Module:
+def _on_meta(name: str, num_classes: int | None = None, in_channels: int | None = None) -> Network:
     with torch.device("meta"):
         return build(name, num_classes, in_channels)
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from layerwise import rundir
-from layerwise.errors import InputError
+from layerwise.errors import InputError, amount
 from layerwise.recipe import Recipe
 from layerwise.recipes.presets import PRESETS
 from layerwise.recipes.values import show
@@ -112,9 +112,9 @@ def _row(directory: Path, name: str) -> list[str]:
         f"## {name}", "", "```sh", command(recipe, len(seeds)), "```", "",
         f"- test error {spread}; {metrics[0]['samples']} pictures; {which}",
         f"- protocol {inline(protocol['name'])}: {inline(protocol['description'])}",
-        f"- {recipe.duration:g} {recipe.unit}; validation on pictures held out of the training split",
-        f"- {hardware['cpu']}, {hardware['threads']} threads, {hardware['precision']}, {hardware['system']}; "
-        f"torch {environments[0]['versions']['torch']}",
+        f"- {amount(recipe.duration, recipe.unit)}; validation on pictures held out of the training split",
+        f"- {hardware['cpu']}, {amount(hardware['threads'], 'threads')}, {hardware['precision']}, "
+        f"{hardware['system']}; torch {environments[0]['versions']['torch']}",
         "", "| seed | test error | 95 % interval | validation error at the end | minutes | weights |",
         "|---|---|---|---|---|---|"]
     for seed, one in zip(seeds, metrics, strict=True):

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from layerwise.errors import amount
 from layerwise.experiments import measured
 from layerwise.experiments.experiment import Experiment, Results, Row
 from layerwise.experiments.measured import HASH, Cell
@@ -195,7 +196,7 @@ def _machines(results: Results, slugs: Sequence[str]) -> tuple[str, ...]:
             hardware, versions = one.environment.get("hardware", {}), one.environment.get("versions", {})
             device = hardware.get("device")
             name = hardware.get("cpu") if device == "cpu" else device
-            found.append(f"{name}, {hardware.get('threads')} threads, {hardware.get('precision')}, "
+            found.append(f"{name}, {amount(hardware.get('threads', 0), 'threads')}, {hardware.get('precision')}, "
                          f"torch {versions.get('torch')}")
     return tuple(dict.fromkeys(found))
 

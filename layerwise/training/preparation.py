@@ -14,7 +14,7 @@ from layerwise.data.order import draw_rates, epoch_batches, epoch_order
 from layerwise.data.place import place_of
 from layerwise.data.source import DataSet
 from layerwise.distributed import World
-from layerwise.errors import InputError
+from layerwise.errors import InputError, amount
 from layerwise.models.shapes import cost
 from layerwise.recipe import Recipe
 from layerwise.recipes.exact import price
@@ -127,12 +127,13 @@ def banner(training: Training) -> list[str]:
         f"learning rate {recipe.learning_rate:g} x {recipe.batch_size}/{recipe.reference_batch} = "
         f"{recipe.learning_rate * recipe.batch_size / recipe.reference_batch:g}; "
         f"{total / len(training.train):.4g} epochs = {round(total / len(training.train) * batches)} updates",
-        f"{recipe.device}, {recipe.threads} threads, {recipe.precision}, {recipe.memory_format}, seed {recipe.seed}, "
-        f"{'deterministic' if recipe.deterministic else 'not deterministic'}; recipe {recipe.hash[:12]}",
+        f"{recipe.device}, {amount(recipe.threads, 'threads')}, {recipe.precision}, {recipe.memory_format}, "
+        f"seed {recipe.seed}, {'deterministic' if recipe.deterministic else 'not deterministic'}; "
+        f"recipe {recipe.hash[:12]}",
     ]
     if recipe.virtual_workers:
-        lines.append(f"exact: {recipe.virtual_workers} virtual workers, {recipe.threads} thread"
-                     f"{'s' if recipe.threads > 1 else ''} a process; {price(recipe.network, hardware.cpu_name())}")
+        lines.append(f"exact: {recipe.virtual_workers} virtual workers, {amount(recipe.threads, 'threads')} "
+                     f"a process; {price(recipe.network, hardware.cpu_name())}")
     if recipe.batch_size > len(training.train):
         lines.append(f"{len(training.train)} pictures are fewer than the global batch: each batch holds all of them")
     counts = class_counts(training.train)

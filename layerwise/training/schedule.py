@@ -13,7 +13,7 @@ import bisect
 import math
 from typing import Any
 
-from layerwise.errors import InputError
+from layerwise.errors import InputError, amount
 from layerwise.recipe import Recipe
 
 # Steps over which the training error is averaged before it may end the warm-up. The paper (He et al. 2015, section
@@ -134,7 +134,7 @@ class Schedule:
         recipe = self.recipe
         return (
             f"batch {self.batch}; learning rate {recipe.learning_rate:g} x {self.batch}/{recipe.reference_batch} = "
-            f"{recipe.learning_rate * self.scale:g}, {recipe.schedule}; {recipe.duration:g} {recipe.unit} = "
+            f"{recipe.learning_rate * self.scale:g}, {recipe.schedule}; {amount(recipe.duration, recipe.unit)} = "
             f"{self.steps_at(self.total_samples):,} steps, {self.total_samples:,} samples"
         )
 
