@@ -150,7 +150,7 @@ def _parse(path: Path, data: bytes) -> tuple[dict[str, torch.Tensor], dict[str, 
     except (SafetensorError, ValueError, RuntimeError) as error:
         raise InputError(f"{path}: not a whole .safetensors file{_missing_bytes(data)} ({error})",
                          mend="Copy or download it again.") from None
-    text = start.get("__metadata__", {}).get(HEADER)
+    text = (start.get("__metadata__") or {}).get(HEADER)  # null is as good as none
     if text is None:
         raise InputError(f"{path}: a .safetensors file, but not one of Layerwise: its header has no '{HEADER}'",
                          "Class names and preprocessing are missing; without them its answers would be guesses.")

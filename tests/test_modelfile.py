@@ -62,6 +62,15 @@ def test_what_is_read_is_what_was_written(path: Path) -> None:
     assert not read.model.training
 
 
+@pytest.mark.parametrize("metadata", [None, {}])
+def test_metadata_that_is_null_is_none_of_ours(path: Path, metadata: object) -> None:
+    whole, rest = header(path.read_bytes())
+    text = json.dumps(whole | {"__metadata__": metadata}).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + rest)
+    with pytest.raises(InputError, match="but not one of Layerwise"):
+        modelfile.read(path)
+
+
 def test_a_run_directory_means_its_model_file(path: Path) -> None:
     assert modelfile.read(path.parent).path == path
     with pytest.raises(InputError, match=r"no model\.safetensors in this directory"):

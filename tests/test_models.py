@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import re
 from functools import cache
@@ -189,6 +190,17 @@ def test_table_1_of_the_paper_to_its_printed_digit():
     for depth, printed in {18: 1.8, 34: 3.6, 50: 3.8, 101: 7.6, 152: 11.3}.items():
         name = f"resnet{depth}_a" if depth < 50 else f"resnet{depth}"
         assert abs(COUNTS[name][1] / 1e9 - printed) < 0.06
+
+
+@pytest.mark.parametrize(("name", "called_old"), [("lenet5", False), ("preact_resnet1001", True)])
+def test_only_a_deep_network_is_called_old(name, called_old):
+    """What is old doesn't count towards the next search for old garbage: many small builds would never see one."""
+    gc.collect()
+    young = [[]]
+    network = build(name)
+    assert any(one is young for one in gc.get_objects(generation=2)) == called_old
+    assert gc.isenabled()
+    del network
 
 
 def test_an_unknown_name():
