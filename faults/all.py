@@ -69,6 +69,7 @@ GOALS: tuple[Goal, ...] = (
 )
 RESULTS = ROOT / "results" / "faults"
 TABLE = ROOT / "results" / "faults.md"
+LONGEST = 500  # letters of a row's notes
 
 
 @dataclass(frozen=True)
@@ -184,13 +185,22 @@ def table(rows: Sequence[Row]) -> str:
         controls = "; ".join(f"{name}: {'caught' if caught else '**not caught**'}" for name, caught in row.controls)
         bar = f"{row.bar}: {'met' if row.met else '**not met**'}"
         cells = (row.id, row.title, f"{row.trials:,}", str(len(row.violations)), took(row), bar,
-                 controls or "-", row.revision, row.notes or "-")
+                 controls or "-", row.revision, noted(row))
         text.append("| " + " | ".join(cell.replace("|", "/").replace("\n", " ") for cell in cells) + " |")
     told = {row.id for row in rows}
     text += [f"| {goal.id} | {goal.title} | - | - | - | {goal.bar}: not run | - | - | {goal.needs() or '-'} |"
              for goal in GOALS if goal.id not in told]
     machines = sorted({f"{row.machine} ({row.when})" for row in rows})
     return "\n".join([*text, "", f"Machines: {'; '.join(machines) or '-'}.", ""])
+
+
+def noted(row: Row) -> str:
+    """A row's notes, as much as a table's cell can hold; the whole is in the row's file."""
+    parts = row.notes.split("; ")
+    while len("; ".join(parts)) > LONGEST and len(parts) > 1:
+        parts.pop()
+    rest = "" if "; ".join(parts) == row.notes else f"; more in results/faults/{row.id}.json"
+    return ("; ".join(parts) or "-") + rest
 
 
 def kept() -> list[Row]:

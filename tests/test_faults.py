@@ -133,3 +133,12 @@ def test_the_table_and_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert "left out: needs two machines" in capsys.readouterr().out
     assert suite.main(["--only", "Z1", "--trials-share", "0.4"]) == 0
     assert text == (tmp_path / "faults.md").read_text("utf-8")  # a part of a run is not kept
+
+
+def test_long_notes_end_where_a_cell_does() -> None:
+    row = suite.judged(Goal("Z1", "fine", "none", 3, 1, fine), fine(3, Path()), [], 1.0)
+    short, long = (replace(row, notes="; ".join([f"killed {number}" for number in range(count)])) for count in (2, 99))
+    assert suite.noted(short) == "killed 0; killed 1"
+    assert suite.noted(long).endswith("; more in results/faults/Z1.json")
+    assert len(suite.noted(long)) < suite.LONGEST + 40
+    assert suite.noted(replace(row, notes="")) == "-"
