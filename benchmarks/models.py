@@ -4,8 +4,7 @@
 
 Both sides have the same batch, memory format, precision and threads; they take turns in one process, after an untimed
 round. The network is as `layerwise train` prepares it: activations overwrite their input where nothing else reads it.
-The allocator keeps its buffers, for both, as it does in training; else a side's time depends on what glibc made of the
-networks that ran before it.
+The allocator keeps its buffers, for both, as it does in training.
 transcriptions.py holds the plain side. Its ratio to a second copy of itself is measured as well: the median of
 what that is off 1 is the noise. Building is the median of three times with random weights, at the paper's own size.
 

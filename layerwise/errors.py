@@ -55,9 +55,14 @@ class Interrupted(LayerwiseError):
         self.exit_code = exit_code
 
 
+def noun(number: object, things: str) -> str:
+    """`things`, which are in the plural, or one of them where there is 1."""
+    return things.removesuffix("s") if number == 1 else things
+
+
 def amount(number: float, things: str) -> str:
-    """`1 epoch`, `2 epochs`, `0.5 epochs`: a number of `things`, which are in the plural."""
-    return f"{number:g} {things.removesuffix('s') if number == 1 else things}"
+    """`1 epoch`, `2 epochs`, `0.5 epochs`, `1,200 iterations`: a number of `things`, which are in the plural."""
+    return f"{number:,.10g} {noun(number, things)}"
 
 
 def nearest(name: str, names: Iterable[str]) -> str:

@@ -230,4 +230,5 @@ def test_every_command_has_a_message_here() -> None:
 
 
 def test_one_of_a_thing_is_no_plural() -> None:
-    assert [amount(number, "epochs") for number in (1, 2, 0.5)] == ["1 epoch", "2 epochs", "0.5 epochs"]
+    assert [amount(number, "epochs") for number in (1, 2, 0.5, 64000.0)] == [
+        "1 epoch", "2 epochs", "0.5 epochs", "64,000 epochs"]

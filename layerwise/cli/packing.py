@@ -10,7 +10,7 @@ import typer
 from layerwise.cli.app import Json, data_dir
 from layerwise.cli.tables import print_json
 from layerwise.console import note, out, progress_of
-from layerwise.errors import InputError
+from layerwise.errors import InputError, amount
 
 
 def register(app: typer.Typer) -> None:
@@ -46,7 +46,7 @@ def pack(
                            "bytes": packed.bytes, "resumed_shards": packed.resumed})
     counts = ", ".join(f"{count:,}" if split == "all" else f"{count:,} {split}"
                        for split, count in packed.pictures.items())
-    note(f"{counts} pictures in {packed.shards:,} shard{'s' if packed.shards != 1 else ''},"
+    note(f"{counts} pictures in {amount(packed.shards, 'shards')},"
          f" {packed.bytes / 1e6:,.1f} MB"
          + (f"; {packed.resumed} were there from an interrupted pack" if packed.resumed else ""))
     out(str(packed.directory))

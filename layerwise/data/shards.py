@@ -27,7 +27,7 @@ from layerwise.data.images import ImageFacts
 from layerwise.data.layout import ALL, Layout, Row, layout_notes
 from layerwise.data.pieces import Scanned, Slice, is_remote, read_range, read_whole, size_of
 from layerwise.data.scan import RECENT_NS, cache_folder, file_stamp
-from layerwise.errors import InputError
+from layerwise.errors import InputError, amount
 
 FORMAT = 1
 INDEX, SUMS = "index.json", "SHA256SUMS"
@@ -81,7 +81,7 @@ def read_shards(place: str) -> Layout:
     rows = {split: _rows(place, split, class_names, index["facts"], shards) for split in SPLITS
             if any(shard.split == split for shard in shards)}
     notes = [*layout_notes(class_names, {split: list(found) for split, found in rows.items()}), *index["notes"],
-             f"read from {len(shards)} shard{'s' if len(shards) != 1 else ''}"]
+             f"read from {amount(len(shards), 'shards')}"]
     return Layout(index["name"], class_names, rows, tuple(notes))
 
 

@@ -13,7 +13,7 @@ import dataclasses
 from collections.abc import Callable
 from functools import cache
 
-from layerwise.errors import InputError, nearest
+from layerwise.errors import InputError, nearest, noun
 from layerwise.experiments.experiment import SCALES, Row
 from layerwise.models import published_input, shapes
 from layerwise.recipe import Recipe
@@ -64,13 +64,11 @@ def differences(paper: Recipe, used: Recipe) -> tuple[str, ...]:
         unused = field.name.startswith("plateau") and "plateau" not in (paper.schedule, used.schedule)
         if ours == theirs or field.name in UNTOLD or unused:
             continue
-        units = (_unit(ours, used), _unit(theirs, paper)) if field.name in WITH_UNIT else ("", "")
+        units = ("", "")
+        if field.name in WITH_UNIT:
+            units = (f" {noun(ours, used.unit)}", f" {noun(theirs, paper.unit)}")
         told.append(f"{field.name.replace('_', ' ')} {_shown(ours)}{units[0]} instead of {_shown(theirs)}{units[1]}")
     return tuple(told)
-
-
-def _unit(value: object, recipe: Recipe) -> str:
-    return f" {recipe.unit.removesuffix('s') if value == 1 else recipe.unit}"
 
 
 def _shown(value: object) -> str:

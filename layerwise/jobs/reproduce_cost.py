@@ -11,6 +11,7 @@ import torch
 
 from layerwise import hardware, models
 from layerwise.console import duration
+from layerwise.errors import amount
 from layerwise.experiments.operations import TRAINING, input_of, multiply_adds, operations, operations_text
 from layerwise.recipe import Recipe
 
@@ -33,7 +34,7 @@ class Cost:
 
     def line(self) -> str:
         """The cost in words."""
-        told = f"{self.trainings} training{'s' if self.trainings != 1 else ''}, {operations_text(self.operations)}"
+        told = f"{amount(self.trainings, 'trainings')}, {operations_text(self.operations)}"
         if self.seconds is None:
             return told
         return (f"{told}, about {duration(self.seconds)} at {operations_text(self.rate)} a second, measured now with "

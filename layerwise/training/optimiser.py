@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.optim import SGD, Adadelta, Adagrad, Adam, AdamW, Optimizer, RMSprop
 
-from layerwise.errors import InputError, nearest
+from layerwise.errors import InputError, amount, nearest
 from layerwise.recipe import Recipe
 from layerwise.recipes.contradictions import HEAD, covers, split_factor
 from layerwise.training.average import Average as Average
@@ -106,7 +106,7 @@ def describe_groups(groups: Groups, rate: float) -> list[str]:
     lines = []
     for group in groups:
         tensors, numbers = len(group["params"]), sum(part.numel() for part in group["params"])
-        count = f"{tensors} tensor{'s' if tensors != 1 else ''}, {numbers:,} parameters"
+        count = f"{amount(tensors, 'tensors')}, {numbers:,} parameters"
         lines.append(f"{group['label']}: {count}, learning rate {rate * group['factor']:g}")
     return lines
 
