@@ -257,18 +257,6 @@ def test_plain_batches_are_the_preprocessing_and_nothing_else(kind: str, files: 
         assert max(len(batch["label"]) for batch in batches) <= batch_size
 
 
-def test_a_batch_in_parts_on_several_threads_is_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    samples, chosen = in_memory(29), recipe(**KINDS["none"])
-    whole = batches_of(samples, chosen)
-    monkeypatch.setattr("layerwise.data.loader.at_a_time", lambda _: 3)  # parts of 3, 3 and 2
-    for workers, most in ((1, 1), (2, 2), (8, 2)):
-        batches = training_batches(samples, chosen, fit_preprocess(samples, chosen), 0, 0, None, workers)
-        found = [next(batches)]
-        names = [name for name in loader_threads() if name.startswith("layerwise-augment")]
-        assert 1 <= len(names) <= most
-        assert same([*found, *batches], whole)
-
-
 def test_nothing_is_written_to_the_pictures_in_memory() -> None:
     samples = in_memory(9)
     assert samples.images is not None

@@ -44,7 +44,6 @@ __all__ = [
 ]
 
 GRAIN = 32_768  # numbers up to which torch works in the calling thread alone
-PART = 1 << 18  # values of small pictures that are augmented at a time; on the way they take it up to four times
 TRIES = 10  # of the random resized crop, before the centre is taken
 RATIOS = (3 / 4, 4 / 3)  # its aspect ratios, width over height
 NUMBERS = {"none": 0, "pad": 2, "resized": 4 * TRIES, "scale": 3}  # uniform numbers that each crop takes
@@ -56,6 +55,10 @@ class Draws:
 
     crop: NDArray[np.float64]
     flip: NDArray[np.bool_]
+
+    def part(self, first: int, count: int) -> Draws:
+        """Those of `count` pictures from `first` on."""
+        return Draws(self.crop[first : first + count], self.flip[first : first + count])
 
 
 def draw(recipe: Recipe, epoch: int, keys: NDArray[np.int64]) -> Draws:
@@ -106,23 +109,18 @@ def augment_batch(
     return flipped
 
 
-def in_parts(
-    images: NDArray[np.uint8], recipe: Recipe, preprocess: Preprocess
+def of_batches(
+    images: NDArray[np.uint8], most: int, recipe: Recipe, preprocess: Preprocess
 ) -> Callable[[NDArray[np.int64], Draws], NDArray[np.uint8]]:
-    """`augment_batch` of `images[indices]`, at most `PART` values of pictures at a time: (indices, draws) -> pictures.
+    """`augment_batch` of `images[indices]`, at most so many: (indices, draws) -> pictures, which are the caller's.
 
-    What it returns is as good as its caller's; the memory on the way there is used again.
+    The memory on the way there is used again.
     """
     if recipe.crop != "pad" or preprocess.channels != images.shape[3]:
         return lambda indices, draws: augment_batch(images[indices], draws, recipe, preprocess)
     preprocess.check_size(images.shape[1], images.shape[2])
-    windows = Windows(at_a_time(preprocess), images.shape[1:], recipe.pad, border(recipe, preprocess))
+    windows = Windows(most, images.shape[1:], recipe.pad, border(recipe, preprocess))
     return lambda indices, draws: windows.crop(images, indices, draws.crop, draws.flip)
-
-
-def at_a_time(preprocess: Preprocess) -> int:
-    """How many pictures `in_parts` takes at most."""
-    return max(1, PART // (preprocess.size**2 * preprocess.channels))
 
 
 def augment_picture(
@@ -144,8 +142,7 @@ def augment_picture(
     if recipe.crop in ("none", "pad"):
         image = preprocess.place(picture.pixels)
         if recipe.crop == "pad":
-            alone = Draws(numbers[None], draws.flip[position : position + 1])
-            cropped = pad_and_crop(image[None], alone, recipe.pad, border(recipe, preprocess))
+            cropped = pad_and_crop(image[None], draws.part(position, 1), recipe.pad, border(recipe, preprocess))
             return np.asarray(cropped[0])
     else:
         if recipe.crop == "resized":

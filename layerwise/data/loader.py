@@ -1,9 +1,9 @@
 """Batches for training and evaluation.
 
-Pictures in memory are augmented as whole batches when they are asked for: it takes about a millisecond, in the calling
-thread where that is shorter. Files (and pictures that are resampled one by one) are done by a pool of threads, a few
-batches ahead: decoding and resampling release the interpreter's lock. How many threads there are changes nothing but
-speed.
+Pictures in memory are augmented as whole batches when they are asked for, in the calling thread: it takes about half
+a millisecond, in which threads would mostly wait for the interpreter. Files (and pictures that are resampled one by
+one) are done by a pool of threads, a few batches ahead: decoding and resampling release the interpreter's lock. How
+many threads there are changes nothing but speed.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Any
 
 import numpy as np
@@ -21,15 +21,13 @@ from torch import Tensor
 
 from layerwise.data.augment import (
     Colour,
-    Draws,
-    at_a_time,
     augment_picture,
     check_augmentation,
     colour_shift,
     crop_needs,
     draw,
-    in_parts,
     mix,
+    of_batches,
     whole_batches,
 )
 from layerwise.data.decoding import Needs, Opened, open_scaled
@@ -54,7 +52,6 @@ __all__ = [
 
 AHEAD = 3  # batches in work before they are asked for
 TOGETHER = 8  # pictures that a thread makes before it asks for more; a hand-over is about 30 microseconds
-CACHED = 1 << 16  # numbers that are normalised at a time, 256 KiB as float32
 STALLED = 3.0  # seconds without a picture after which other threads begin again
 LONGEST = 60.0  # and after which, with these too, the training ends: a sleeping disk needs ten
 MOST_BAD = 0.01  # part of an epoch's files that may turn unreadable
@@ -123,29 +120,16 @@ def shared_batches(
         return batch
 
     if samples.images is not None and whole_batches(recipe, preprocess):
-        memory, normalise, own = Batches(), Normaliser(preprocess), threading.local()
-        images, parts = samples.images, -(-recipe.batch_size // at_a_time(preprocess))
-        count = -(-recipe.batch_size // parts)
-
-        def fill(indices: Indices, draws: Draws, rows: NDArray[np.float32]) -> None:
-            if not hasattr(own, "augmented"):  # a thread's own memory on the way
-                own.augmented = in_parts(images, recipe, preprocess)
-            normalise.batch(own.augmented(indices, draws), rows)
-
-        with ThreadPoolExecutor(min(parts, workers or worker_count()), "layerwise-augment") as pool:
-            for number, (indices, keys) in enumerate(zip(batches, all_keys, strict=True)):
-                stack = memory.empty((len(indices), preprocess.size, preprocess.size, preprocess.channels))
-                draws, rows = draw(recipe, epoch, keys), stack.numpy()
-                cuts = [slice(first, first + count) for first in range(0, len(indices), count)]
-                work = [(indices[cut], Draws(draws.crop[cut], draws.flip[cut]), rows[cut]) for cut in cuts]
-                # The last part in this thread, which is all where there is one; each takes longer than a hand-over.
-                handed = [pool.submit(fill, *one) for one in work[:-1]]
-                if work:
-                    fill(*work[-1])
-                for one in handed:
-                    one.result()
-                yield finished(number, list(range(len(indices))), stack.permute(0, 3, 1, 2), [])
-                del stack, rows, work  # so that its memory is free for the next batch, where whoever took it let it go
+        memory, first = Batches(), 0
+        augmented = of_batches(samples.images, max(map(len, batches), default=0), recipe, preprocess)
+        draws = draw(recipe, epoch, np.concatenate([*all_keys, order[:0]]))  # at once: a call takes longer than a batch
+        for number, indices in enumerate(batches):
+            stack = memory.empty((len(indices), preprocess.size, preprocess.size, preprocess.channels))
+            pictures = augmented(indices, draws.part(first, len(indices)))
+            image = preprocess.normalise(to_tensor(pictures), stack)
+            first += len(indices)
+            yield finished(number, list(range(len(indices))), image, [])
+            del stack, image  # so that its memory is free for the next batch, where whoever took it let it go
         return
 
     def prepare(batch: int) -> Callable[[int, Scratch], Picture]:
@@ -269,15 +253,6 @@ class Normaliser:
         np.divide(rows, np.float32(255), out=rows)
         np.subtract(rows, self.mean, out=rows)
         np.divide(rows, self.std, out=rows)
-
-    def batch(self, stack: Picture, out: NDArray[np.float32]) -> None:
-        """The same of a batch, (N, size, size, C), as many at a time as stay in the core's cache.
-
-        On a busy machine torch's threads wait for each other longer than small pictures take.
-        """
-        count = max(1, CACHED // max(1, stack[:1].size))
-        for start in range(0, len(stack), count):
-            self(stack[start : start + count], out[start : start + count])
 
 
 def _streamed(

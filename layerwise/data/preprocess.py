@@ -121,20 +121,21 @@ class Preprocess:
                 f"train with --set resize=short-side --set resize_to={self.size} (or squash, letterbox)",
             )
 
-    def normalise(self, batch: Tensor) -> Tensor:
+    def normalise(self, batch: Tensor, out: Tensor | None = None) -> Tensor:
         """(x / 255 - mean) / std: uint8 (N, H, W, C) -> float32 (N, C, H, W) on the batch's device.
 
         The result keeps the memory order of the batch, which is torch's channels-last: no copy is made for it. Each
         operation is correctly rounded on its own, so a picture's values do not depend on the batch around it. Where
         a per-pixel mean's size is not the batch's (dense and multi-scale evaluation), its average over the pixels of
-        each channel is subtracted.
+        each channel is subtracted. `out` (N, H, W, C) float32 is memory for the result.
         """
         if batch.dtype != torch.uint8 or batch.ndim != 4 or batch.shape[3] != self.channels:
             raise TypeError(
                 f"normalise takes uint8 (N, H, W, {self.channels}), got {batch.dtype} {tuple(batch.shape)}"
             )
         scale, mean, std = self._constants_for(batch)
-        return batch.permute(0, 3, 1, 2).to(torch.float32).div_(scale).sub_(mean).div_(std)
+        values = batch.to(torch.float32) if out is None else out.copy_(batch)
+        return values.permute(0, 3, 1, 2).div_(scale).sub_(mean).div_(std)
 
     def tensor(self, image: NDArray[np.uint8]) -> Tensor:
         """One opened picture to a batch of one: (H, W, C) uint8 -> (1, C, size, size) float32."""

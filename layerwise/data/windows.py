@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
@@ -11,7 +12,8 @@ class Windows:
     """Takes windows of (H, W) from pictures of that size with a border of `pad` pixels of `colour` around them.
 
     The pictures are laid into one array whose borders stay as they are: those to be mirrored last and already
-    mirrored, a colour at a time, because three bytes at a time take twice as long. Windows are then whole rows of it.
+    mirrored, by torch, since numpy's copy of three bytes at a time takes six times as long. Windows are then whole
+    rows of it.
     """
 
     def __init__(self, count: int, shape: tuple[int, ...], pad: int, colour: NDArray[np.uint8]) -> None:
@@ -49,8 +51,7 @@ class Windows:
         straight = count - int(np.count_nonzero(flip))
         taken = np.take(images, indices[order], axis=0, out=self.taken[:count], mode="clip")
         self.inside[:straight] = taken[:straight]
-        for channel in range(self.shape[2]):
-            self.inside[straight:count, :, :, channel] = taken[straight:, :, ::-1, channel]
+        self.inside[straight:count] = torch.from_numpy(taken[straight:]).flip(2).numpy()
         offsets = (numbers * self.places).astype(np.int64)
         left = np.where(flip, self.places - 1 - offsets[:, 1], offsets[:, 1])
         where = np.empty(count, np.int64)
