@@ -112,12 +112,21 @@ def test_a_file_agrees_with_itself(name: str) -> None:
 def test_claims_and_figure_without_results(name: str, tmp_path: Path) -> None:
     """Nothing was run: the table says so in each row, a claim on trainings is not judged, and drawing does not fail."""
     experiment = find(name)
-    empty = Results("small", {})
-    found = table(experiment, "small", tmp_path)
-    assert all(entry.absent for entry in found.entries)
-    assert {claim.word for claim in found.claims} <= set(VERDICTS)
-    if experiment.draw is not None:
-        experiment.draw(empty, Figure(figsize=(9, 4.5), layout="constrained"))
+    for scale, data in (("small", ""), ("paper", ""), ("paper", "fashion-mnist")):  # where other data stand in, too
+        found = table(experiment, scale, tmp_path, data=data)
+        assert all(entry.absent for entry in found.entries)
+        assert {claim.word for claim in found.claims} <= set(VERDICTS)
+        if experiment.draw is not None:
+            experiment.draw(Results(found.scale, {}), Figure(figsize=(9, 4.5), layout="constrained"))
+
+
+def test_a_scale_without_its_schedule_is_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The negative control: told apart by the whole name, a run on other data could not be judged."""
+    judge = find("alexnet/figure-1").claims["faster"].judge
+    assert judge(Results("paper on fashion-mnist", {})).word == "not measured"
+    monkeypatch.setattr(Results, "schedule", property(lambda results: results.scale))
+    with pytest.raises(KeyError):
+        judge(Results("paper on fashion-mnist", {}))
 
 
 def test_a_row_that_is_neither_measured_nor_excused_is_found() -> None:

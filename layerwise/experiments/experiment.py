@@ -96,6 +96,11 @@ class Results:
     scale: str
     rows: Mapping[str, tuple[Measured, ...]]  # the seeds in their order
 
+    @property
+    def schedule(self) -> str:
+        """The scale of `SCALES` that was run: "paper" of "paper on fashion-mnist" too."""
+        return self.scale.partition(" ")[0]
+
     def numbers(self, row: str, name: str = "error") -> tuple[float, ...]:
         """The value `name` of each seed of `row`; empty where it was not measured."""
         found = (one.numbers.get(name) for one in self.rows.get(row, ()))

@@ -93,7 +93,7 @@ def ratio(least: float) -> Judge:
         relu, tanh = fastest(results, "relu"), fastest(results, "tanh")
         if relu is None or tanh is None:
             return Verdict("not measured", f"no rate of {'ReLU' if relu is None else 'tanh'} brought all seeds to "
-                                           f"{THRESHOLDS[results.scale]:g} %")
+                                           f"{THRESHOLDS[results.schedule]:g} %")
         pairs = zip(results.numbers(relu, "iterations"), results.numbers(tanh, "iterations"), strict=False)
         ratios = [slow / fast for fast, slow in pairs]
         mean = statistics.fmean(ratios)
@@ -146,7 +146,7 @@ def small(recipe: Recipe) -> Recipe:
 def draw(results: Results, figure: Figure) -> None:
     """Training error over epochs: ReLU solid, tanh dashed, the threshold dotted; other rates thin and grey."""
     axes = figure.subplots()
-    epoch, threshold = EPOCHS[results.scale], THRESHOLDS[results.scale]
+    epoch, threshold = EPOCHS[results.schedule], THRESHOLDS[results.schedule]
     last = 0.0
     for kind, style, label in (("relu", "-", "ReLU"), ("tanh", "--", "tanh")):
         chosen = fastest(results, kind)
@@ -160,8 +160,8 @@ def draw(results: Results, figure: Figure) -> None:
                 axes.plot(*zip(*points, strict=True), linestyle=style, label=told, color=colour, linewidth=width)
     axes.axhline(threshold / 100, color="black", linewidth=0.8, linestyle=":")
     axes.set_ylim(0, 0.75)
-    axes.set_xlim(0, 40 if results.scale == "paper" else last or 1)
-    axes.set_xlabel("Epochs")
+    axes.set_xlim(0, 40 if results.schedule == "paper" else last or 1)
+    axes.set_xlabel("Epochs" if results.scale in EPOCHS else "Epochs of 50,000 pictures")
     axes.set_ylabel("Training error rate")
     if axes.get_legend_handles_labels()[0]:
         axes.legend(loc="upper right", frameon=False)

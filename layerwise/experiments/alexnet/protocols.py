@@ -102,10 +102,10 @@ def few(recipe: Recipe, network: str) -> Recipe:
 def lower_early(low: str, high: str, part: Mapping[str, float]) -> Judge:
     """Judges whether `low` has the lower mean training error over the first `part` (by scale) of the steps."""
     def judge(results: Results) -> Verdict:
-        found = {row: tuple(Measured(seed, {"early": early(curve, part[results.scale])})
+        found = {row: tuple(Measured(seed, {"early": early(curve, part[results.schedule])})
                             for seed, curve in enumerate(results.curves(row))) for row in (low, high)}  # fmt: skip
         verdict = less(low, high, "early")(Results(results.scale, found))
-        return Verdict(verdict.word, f"mean training error over the first {part[results.scale]:.2g} of the steps: "
+        return Verdict(verdict.word, f"mean training error over the first {part[results.schedule]:.2g} of the steps: "
                                      f"{verdict.because}")
 
     return judge

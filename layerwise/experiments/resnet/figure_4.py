@@ -53,7 +53,7 @@ ERRORS = {row: float(str(printed["error"])) for row, printed in PRINTED.items()}
 
 def draw(results: Results, figure: Figure) -> None:
     """Two panels, plain networks left and ResNets right: thin training, bold validation; 20 to 60 % over 0 to 50e4."""
-    frame = FRAME if results.scale.startswith("paper") else SMALL_FRAME
+    frame = FRAME if results.schedule == "paper" else SMALL_FRAME
     for axes, rows in zip(figure.subplots(1, 2), (("plain18", "plain34"), ("resnet18_a", "resnet34_a")), strict=True):
         draw_panel(axes, results, {row: labelled(row) for row in rows}, (THIN, BOLD), frame)
         axes.set_ylabel("error (%)")

@@ -66,7 +66,7 @@ def depth(network: str) -> int:
 def draw_panel(axes: Axes, results: Results, labels: Mapping[str, str], lines: Sequence[Line], frame: Frame) -> None:
     """Draws the curves of the rows `labels` (row: its label), each as all of `lines`, into a panel like the paper's."""
     length = frame.duration
-    if not results.scale.startswith("paper"):
+    if results.schedule != "paper":
         length, frame = _length(results, labels), _taller(frame, results, labels, lines)
     unit = frame.unit * (length or frame.duration) / frame.duration
     outside = []
