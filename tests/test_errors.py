@@ -80,6 +80,7 @@ MESSAGES = [
     ("replay nowhere --step -1", 2, ["layerwise replay: Invalid value for '--step'"]),
     ("doctor bm", 2, ["doctor 'bm': no such topic, did you mean 'bn'?"]),
     ("doctor bn", 2, ["doctor bn: no run given"]),
+    ("pack digits --to new", 2, ["digits: a published set, which is no folder of pictures"]),
     ("pack nowhere --to new", 2, ["there is no data at 'nowhere'"]),
     ("pack tests --to new --shard-size 5 --per-shard 2", 2, ["--shard-size and --per-shard: only one of them"]),
     ("pack tests --to new --shard-size many", 2, ["--shard-size many: is no size"]),

@@ -23,8 +23,10 @@ from layerwise.data.layout import Layout
 from layerwise.data.opening import find_layout
 from layerwise.data.pieces import Slice
 from layerwise.data.place import place_of
+from layerwise.data.shards_write import pack
 from layerwise.data.tars import members
 from layerwise.errors import InputError
+from tests.packed_photos import reindex
 
 SYNSETS = ("n01440764", "n01443537", "n02102040")
 NUMBERS = {"n01440764": 2, "n01443537": 3, "n02102040": 1}  # the kit's: not the order of the names
@@ -268,6 +270,16 @@ def test_check_counts_and_says_what_differs(tmp_path: Path, capsys: pytest.Captu
     assert open_data(str(root), DataOptions()).doubts == problem.items
 
 
+def test_doubts_are_packed_with_the_pictures(tmp_path: Path) -> None:
+    files = {name: data for name, data in LAYOUTS["folders, flat validation"]().items() if "n01443537/" not in name}
+    layout = find_layout(str(put(tmp_path / "data", files)))
+    pack(layout, tmp_path / "shards")
+    assert find_layout(str(tmp_path / "shards")).doubts == layout.doubts != ()
+    # Shards that were packed before had none; and none are there without any.
+    reindex(tmp_path / "shards", lambda index: index.pop("doubts"))
+    assert find_layout(str(tmp_path / "shards")).doubts == ()
+
+
 def test_missing_classes_are_doubts(tmp_path: Path) -> None:
     files = {name: data for name, data in LAYOUTS["folders, flat validation"]().items() if "n01443537/" not in name}
     layout = read_imagenet(put(tmp_path, files))
@@ -304,6 +316,25 @@ def test_imagenet_that_is_not_here(tmp_path: Path, capsys: pytest.CaptureFixture
 
 
 # ---- other releases
+
+
+def test_the_test_labels_of_2010_may_lie_apart_from_the_kit(tmp_path: Path) -> None:
+    """As image-net.org hands them out: a text of its own beside the pictures, whose numbers the kit explains."""
+    text = kit("2010", True)["ILSVRC2010_test_ground_truth.txt"]
+    root = put(tmp_path / "data", folders("train/") | {f"test/{name}": file for name, file in
+                                                       flat("test", "2010").items()})
+    put(root, {f"val/{name}": file for name, file in flat("val", "2010").items()})
+    put(root, {"ILSVRC2010_devkit-1.0.tar.gz": kit_archive("2010")})
+    assert open_data(str(root), DataOptions()).test is None
+    put(root, {"ILSVRC2010_test_ground_truth.txt": text})
+    # Another year's kit, whose numbers mean other classes, comes first by its name.
+    put(root, {"A_devkit_t12.tar.gz": kit_archive("2012")})
+    data = open_data(str(root), DataOptions())
+    assert data.test is not None
+    assert [SYNSETS[label] for label in data.test.labels] == TRUTH
+    assert any("classes of test from" in note and "test_ground_truth.txt" in note for note in data.notes)
+    (root / "ILSVRC2010_devkit-1.0.tar.gz").unlink()
+    assert read_truth([root], "2010", "test") is None
 
 
 @pytest.mark.parametrize("packed", [True, False])

@@ -47,6 +47,15 @@ def test_shards_are_the_folder(photos: Path, tmp_path: Path, options: PackOption
         assert epoch_order(data.train, recipe, epoch).tolist() == epoch_order(folder.train, recipe, epoch).tolist()
 
 
+def test_what_was_noted_when_packing_is_said_once(photos: Path, tmp_path: Path) -> None:
+    for split in ("train", "val", "test"):
+        (photos / split / "cat").rename(photos / split / "10")
+        (photos / split / "dog").rename(photos / split / "2")
+    packed(photos, tmp_path / "shards")
+    assert json.loads((tmp_path / "shards" / "index.json").read_text())["notes"] == ["classes in natural order: 2, 10"]
+    assert list(opened(tmp_path / "shards").notes).count("classes in natural order: 2, 10") == 1
+
+
 def test_another_order_of_the_shards_changes_nothing_but_positions_do(photos: Path, tmp_path: Path) -> None:
     packed(photos, tmp_path / "shards")
     reindex(tmp_path / "shards", lambda index: index["shards"].reverse())
@@ -247,8 +256,9 @@ def test_remote_pictures_are_read_in_ranges(photos: Path, tmp_path: Path, monkey
 
 def test_remote_damage_and_absence(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     packed(photos, tmp_path / "shards")
-    with pytest.raises(InputError, match="SHA256SUMS' does not exist"):
+    with pytest.raises(InputError, match="SHA256SUMS' does not exist") as caught:
         opened("memory://nowhere-at-all")
+    assert "layerwise pack FOLDER --to DIR" in str(caught.value)
     with pytest.raises(MachineError, match="can't be asked"):
         opened("nosuchprotocol://x")
     os.truncate(tmp_path / "shards" / "val-000000.tar", 512)

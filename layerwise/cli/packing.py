@@ -24,7 +24,7 @@ def pack(
     to: Annotated[Path, typer.Option("--to", metavar="DIR", help="The new directory of the shards.",
                                      show_default=False)],
     shard_size: Annotated[str, typer.Option(metavar="SIZE", show_default=False,
-                                            help="Most bytes of a shard; 256MB where none.")] = "",
+                                            help="Most bytes of a shard's pictures; 256MB where none.")] = "",
     per_shard: Annotated[int, typer.Option(min=0, metavar="N", help="Most pictures of a shard; 0: by size.",
                                            show_default=False)] = 0,
     resize: Annotated[int, typer.Option(min=0, metavar="SIDE", show_default=False, help="Make larger pictures smaller: "

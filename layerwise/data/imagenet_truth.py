@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import re
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,21 +38,28 @@ class Truth:
 
 def read_truth(places: Sequence[Path], year: str, split: str) -> Truth | None:
     """The labels of a split ("val" or "test") of ILSVRC `year` from the first of the folders that has them, or None."""
-    word = {"val": "validation", "test": "test"}[split]
-    listed = f"ILSVRC{year}_{word}_ground_truth.txt"
+    validation = f"ILSVRC{year}_validation_ground_truth.txt"
+    listed = validation if split == "val" else f"ILSVRC{year}_test_ground_truth.txt"
     for place in places:
         if split == "val" and year == "2012" and (place / SOLUTION).is_file():
             return _solution(place / SOLUTION)
-        kits = [*sorted(place.glob("*devkit*/data")), *sorted(place.glob("*devkit*/*/data"))]
-        for folder in (place, place / "data", *kits):
-            if (folder / listed).is_file() and (folder / META).is_file():
-                return _numbered((folder / listed).read_bytes(), (folder / META).read_bytes(), year, split,
-                                 str(folder / listed))
-        for archive in sorted((*place.glob("*devkit*.tar*"), *place.glob("*devkit*.tgz"))):
-            inside = _kit(archive, (listed, META))
-            if len(inside) == 2:
-                return _numbered(inside[listed], inside[META], year, split, f"{archive}: {listed}")
-    return None
+        for source, kit in _kits(place, (listed, META)):
+            if listed in kit and META in kit:
+                return _numbered(kit[listed], kit[META], year, split, f"{source}{listed}")
+    # The labels of ILSVRC-2010's test set are handed out apart from the kit, whose numbers of classes they use.
+    alone = [file for place in places if (file := place / listed).is_file()]
+    kits = (kit for place in places if alone for _, kit in _kits(place, (validation, META)))
+    meta = next((kit[META] for kit in kits if len(kit) == 2), None)
+    return None if meta is None else _numbered(alone[0].read_bytes(), meta, year, split, str(alone[0]))
+
+
+def _kits(place: Path, wanted: Sequence[str]) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """Those of the files that are in each development kit in the folder, or that is the folder; first where it lies."""
+    folders = (place, place / "data", *sorted(place.glob("*devkit*/data")), *sorted(place.glob("*devkit*/*/data")))
+    for folder in folders:
+        yield f"{folder}{os.sep}", {name: (folder / name).read_bytes() for name in wanted if (folder / name).is_file()}
+    for archive in sorted((*place.glob("*devkit*.tar*"), *place.glob("*devkit*.tgz"))):
+        yield f"{archive}: ", _kit(archive, wanted)
 
 
 def _solution(file: Path) -> Truth:

@@ -102,6 +102,10 @@ def find_layout(name_or_path: str, data_dir: Path | None = None) -> Layout:
     """
     if name_or_path in EDITIONS:
         return find_imagenet(name_or_path, data_dir)
+    if name_or_path in NAMES and not Path(name_or_path).is_dir():
+        raise InputError(f"{name_or_path}: a published set, which is no folder of pictures",
+                         "It is read whole from its own files and has nothing to be packed or listed.",
+                         "Use it by its name: layerwise train, check and evaluate know it.")
     path = Path(name_or_path).expanduser()
     if is_shards(name_or_path if is_remote(name_or_path) else str(path)):
         return read_shards(name_or_path if is_remote(name_or_path) else str(path))

@@ -106,7 +106,9 @@ def _asked(address: str, question: Any) -> Any:
         system, path = url_to_fs(address)
         return question(system, path)
     except FileNotFoundError:
-        raise InputError(f"{address!r} does not exist") from None
+        raise InputError(f"{address!r} does not exist",
+                         "What lies at an address is read as shards; folders of pictures are read here alone.",
+                         "Check the address. `layerwise pack FOLDER --to DIR` makes shards; put DIR there.") from None
     except (ImportError, ValueError) as problem:  # an unknown protocol, or one whose package is not installed
         raise MachineError(f"{address!r} can't be asked: {problem}") from None
     except Exception as problem:  # each file system has errors of its own; a picture must not be left out for any

@@ -82,7 +82,8 @@ def read_shards(place: str) -> Layout:
             if any(shard.split == split for shard in shards)}
     notes = [*layout_notes(class_names, {split: list(found) for split, found in rows.items()}), *index["notes"],
              f"read from {amount(len(shards), 'shards')}"]
-    return Layout(index["name"], class_names, rows, tuple(notes))
+    # What was noted of the classes when the data were packed is noted of them now: it is said once.
+    return Layout(index["name"], class_names, rows, tuple(dict.fromkeys(notes)), tuple(index["doubts"]))
 
 
 def read_sums(place: str) -> dict[str, str]:
@@ -179,7 +180,8 @@ def _parsed(place: str, text: bytes) -> tuple[dict[str, Any], list[Shard]]:
         index = json.loads(str(text, "utf-8"))
         if index["format"] != FORMAT:
             raise _wrong(place, f"{INDEX}: format {index['format']!r}, known is {FORMAT}")
-        for key in ("class_names", "notes"):
+        index.setdefault("doubts", [])  # the first shards that were packed had none
+        for key in ("class_names", "notes", "doubts"):
             _all_of(index[key], str)
         index["name"] = _one(index["name"], str)
         index["facts"] = [ImageFacts(**fact) for fact in index["facts"]]

@@ -196,7 +196,7 @@ def _finish(
         notes.append(f"larger pictures were made smaller: short side {options.short_side}, bicubic, upright, "
                      f"JPEG of quality {QUALITY} or PNG")
     index = {"format": FORMAT, "name": layout.name, "class_names": list(layout.class_names), "notes": notes,
-             "facts": [asdict(one) for one in facts], "shards": shards}
+             "doubts": list(layout.doubts), "facts": [asdict(one) for one in facts], "shards": shards}
     text = json.dumps(index, separators=(",", ":")).encode()
     _write(working / INDEX, text)
     every = {INDEX: hashlib.sha256(text).hexdigest(), **sums}
