@@ -153,6 +153,7 @@ def test_printed_numbers(value: object, found: Printed | None) -> None:
     (8.75, [9.9, 10.1], True, "off by +1.25, interval +-0.20"),
     (1.8, [1.814], False, "reproduced"), (1.8, [1.86], False, "off by +0.06"),
     ("0.27M", [269_722.0], False, "reproduced"),
+    ("0.27M", [269_722.0] * 2, True, "reproduced"), ("0.27M", [280_000.0], True, "off by +10,000, one seed"),
     ("> 60", [70.0], True, "reproduced"), ("> 60", [50.0], True, "not reproduced"),
     ("< 0.1", [0.05], True, "reproduced"), ("words", [1.0], True, ""), (8.75, [], True, ""),
 ])
@@ -160,11 +161,53 @@ def test_agreement(paper: object, values: list[float], chance: bool, said: str) 
     assert agreement(paper, values, chance) == said
 
 
+def test_a_number_over_all_seeds_is_not_one_seed_s() -> None:
+    """Table 6 prints the best of five and their deviation: there is one such number, and it is of five seeds."""
+    assert agreement(6.43, [6.6], True, 5) == "off by +0.17, of 5 seeds together"
+    assert agreement(6.43, [6.6], True, 1) == "off by +0.17, one seed"
+
+
+def test_the_best_of_five_is_told_as_such(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(EXPERIMENTS[NAME], "COLUMNS", ("error", "parameters", "best", "deviation"))
+    monkeypatch.setattr(EXPERIMENTS[NAME], "PAPER", {"other": {
+        "error": 6.61, "best": 6.43, "deviation": 0.16, "parameters": "0.27M"}})
+    put(tmp_path, "paper", {"other": [7.0, 6.5, 6.6, 6.4, 6.7]})
+    other = table(find(NAME), "paper", tmp_path).entries[2]
+    assert other.here == ("6.40 (6.64 +- 0.23)", "269,722", "6.40", "0.23")
+    assert other.difference == ("+0.03", "-278", "-0.03", "+0.07"), "a count has no decimals"
+    assert other.status == ("reproduced within +-0.21", "reproduced", "off by -0.03, of 5 seeds together",
+                            "off by +0.07, of 5 seeds together")
+    cells = {state.cell: state.paper for state in states([find(NAME)], tmp_path)}
+    assert cells["other: best"] == "6.40: off by -0.03, of 5 seeds together"
+
+
+def test_one_more_seed_and_two_more_seeds(tmp_path: Path) -> None:
+    put(tmp_path, "small", {"deep": [90.0, 91.0], "other": [90.0, 91.0, 92.0]})
+    proofs = [line[-1] for line in table(find(NAME), "small", tmp_path).lines() if line[-1]]
+    assert [proof.partition(" ")[2] for proof in proofs] == ["and 1 more seed", "and 2 more seeds"]
+
+
+def test_the_list_says_which_seeds_failed(tmp_path: Path) -> None:
+    """A mean over the seeds that are left must not pass for one of all."""
+    def state() -> str:
+        return {one.cell: one.small for one in states([find(NAME)], tmp_path)}["deep: error"]
+
+    put(tmp_path, "small", {"deep": [90.0, 91.0, 92.0]})
+    assert state() == "91.00 +- 1.00"
+    for seed, told in ((1, "91.00 +- 1.41 (1 of 3 seeds failed)"), (0, "92.00 (2 of 3 seeds failed)"),
+                       (2, "failed: the loss is not finite")):
+        recipe = measured.cell(find(NAME), "deep", "small", seed).recipes[0]
+        rundir.write_json(tmp_path / measured.key(recipe) / "metrics.json", {
+            "numbers": {}, "curve": [], "failure": "the loss is not finite", "seconds": 1.0})
+        assert state() == told
+
+
 def test_how_numbers_are_written() -> None:
     assert [shown(value) for value in (269_722, 8.756, 0.0123, 12345.0, 0, [1.0, 2.0], "text")] == [
         "269,722", "8.76", "0.0123", "12,345", "0", "2 values", "text"]
     assert [as_printed(value) for value in (8.8, 1.8, 20, "0.27M", 150_528)] == ["8.8", "1.8", "20", "0.27M", "150,528"]
     assert signed(-1.5) == "-1.50"
+    assert (signed(-566.0, "parameters"), signed(-2.0, "error"), signed(0.4, "layers")) == ("-566", "-2.00", "+0.40")
     assert difference("> 60", [70.0]) is None
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from layerwise.experiments.experiment import Experiment, Results
 
+OVER_SEEDS = ("best", "deviation")  # columns of one number over all seeds, made of their errors
 FIVE = 5  # seeds from which on the paper writes "best (mean +- deviation)"
 PRINTED = re.compile(r"\s*([<>]?)\s*(\d[\d,]*(?:\.\d+)?)\s*([kMG]?)\s*%?\s*")
 UNITS = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
@@ -67,7 +68,7 @@ def shown(value: object) -> str:
 def here(experiment: Experiment, results: Results, row: str, column: str) -> tuple[float, ...]:
     """What was measured of a column: a number a seed; `best` and `deviation` are of the errors over all seeds."""
     values = results.numbers(row, column)
-    if not values and column in ("best", "deviation") and len(errors := results.numbers(row)) > 1:
+    if not values and column in OVER_SEEDS and len(errors := results.numbers(row)) > 1:
         return (min(errors) if column == "best" else statistics.stdev(errors),)
     return values
 
@@ -82,12 +83,17 @@ def spread(experiment: Experiment, results: Results, row: str, column: str) -> s
     if not experiment.rows[row].recipes and len(set(values)) == 1:
         return f"{values[0]:,.10g}" if values[0].is_integer() else f"{values[0]:.4g}"
     if len(set(values)) == 1:
-        return shown(int(values[0]) if values[0].is_integer() and not column.endswith("error") else values[0])
+        return shown(_whole(values[0], column))
     deviation = statistics.stdev(values)
     told = f"{shown(mean)} +- {f'{deviation:.2f}' if 0.1 <= abs(mean) < 1e4 else shown(deviation)}"
     if experiment.rows[row].seeds >= FIVE and column == "error":
         return f"{shown(min(values))} ({told})"
     return told
+
+
+def _whole(value: float, column: str) -> float:
+    """A count as an int, which is written without decimals; an error stays a float."""
+    return value if column.endswith("error") or column in OVER_SEEDS or not value.is_integer() else int(value)
 
 
 def difference(paper: object, values: Sequence[float]) -> float | None:
@@ -98,11 +104,12 @@ def difference(paper: object, values: Sequence[float]) -> float | None:
     return statistics.fmean(values) - number.value
 
 
-def agreement(paper: object, values: Sequence[float], chance: bool) -> str:
+def agreement(paper: object, values: Sequence[float], chance: bool, seeds: int = 1) -> str:
     """What may be said of a measured number of the paper's own experiment.
 
     A count agrees where it rounds to what is printed. A number that depends on chance agrees where the printed one lies
-    within two standard errors of the mean over seeds; one seed has no deviation, and that is said.
+    within two standard errors of the mean over seeds; one seed has no deviation, and that is said. `seeds` is of how
+    many a single value was made, as the best of five.
     """
     number = printed(paper)
     if number is None or not values:
@@ -112,19 +119,19 @@ def agreement(paper: object, values: Sequence[float], chance: bool) -> str:
         beyond = mean > number.value if number.bound == ">" else mean < number.value
         return "reproduced" if beyond else "not reproduced"
     off = mean - number.value
-    half = min(number.half, FINEST) if chance else number.half
+    half = min(number.half, FINEST) if chance and isinstance(paper, float) else number.half
     if abs(off) <= half * (1 + 1e-9):
         return "reproduced"
     if not chance:
         return f"off by {signed(off)}"
     if len(values) < 2:
-        return f"off by {signed(off)}, one seed"
+        return f"off by {signed(off)}, {'one seed' if seeds < 2 else f'of {seeds} seeds together'}"
     interval = 2 * statistics.stdev(values) / math.sqrt(len(values))
     word = "reproduced" if abs(off) <= interval + half else "off by " + signed(off)
     return f"{word} within +-{shown(interval)}" if word == "reproduced" else f"{word}, interval +-{shown(interval)}"
 
 
-def signed(value: float) -> str:
-    """A difference with its sign."""
-    size = abs(value)
+def signed(value: float, column: str = "error") -> str:
+    """A difference with its sign; a whole number where the column's numbers are counts."""
+    size = abs(_whole(value, column))
     return f"{'-' if value < 0 else '+'}{f'{size:.2g}' if size < 0.1 else shown(size)}"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from layerwise.errors import amount
+from layerwise.errors import amount, noun
 from layerwise.experiments import measured
 from layerwise.experiments.experiment import Experiment, Results, Row
 from layerwise.experiments.measured import HASH, Cell
@@ -83,7 +83,8 @@ class Table:
             shared = ["[all]"] if self.shared and not entry.absent else []
             marks = "".join([*shared, *(f"[{letters[text]}]" for text in (*entry.differs, entry.absent) if text)])
             found.append((entry.slug, PAPERS, *entry.paper, "", ""))
-            more = f" and {len(entry.evidence) - 1} more seeds" if len(entry.evidence) > 1 else ""
+            others = len(entry.evidence) - 1
+            more = f" and {others} more {noun(others, 'seeds')}" if others > 0 else ""
             proof = f"{entry.evidence[0]}{more}" if entry.evidence else ""
             ours = entry.here if not entry.absent else ("not measured", *("",) * (len(self.columns) - 1))
             found.append(("", HERE, *ours, marks, proof))
@@ -168,16 +169,16 @@ def _entry(experiment: Experiment, results: Results, cell: Cell, differs: tuple[
     papers = experiment.paper.get(slug, {})
     values = [here(experiment, results, slug, column) for column in columns]
     alike = comparable(cell)
-    status = tuple(agreement(papers.get(column), value, bool(row.recipes)) if alike else ""
-                   for column, value in zip(columns, values, strict=True))
-    gaps = [difference(papers.get(column), value) for column, value in zip(columns, values, strict=True)]
     seeds = results.rows.get(slug, ())
+    status = tuple(agreement(papers.get(column), value, bool(row.recipes), len(seeds)) if alike else ""
+                   for column, value in zip(columns, values, strict=True))
+    gaps = {column: difference(papers.get(column), value) for column, value in zip(columns, values, strict=True)}
     failures = [f"seed {one.seed}: {one.failure}" for one in seeds if one.failure]
     again = tuple(SECOND_READING for one in seeds if "test" in one.environment.get("read", ()))[:1]
     return Entry(
         slug, tuple(as_printed(papers[column]) if column in papers else NOTHING for column in columns),
         tuple(spread(experiment, results, slug, column) for column in columns),
-        tuple(NOTHING if gap is None else signed(gap) for gap in gaps), status,
+        tuple(NOTHING if gap is None else signed(gap, column) for column, gap in gaps.items()), status,
         (*(differs if seeds else ()), *failures, *again),
         tuple(one.recipe_hash[:HASH] for one in seeds if one.recipe_hash), absence(row, results, slug))
 

@@ -80,13 +80,16 @@ def _state(experiment: Experiment, slug: str, column: str, results: Results) -> 
     seeds = results.rows.get(slug, ())
     if not seeds:
         return NOT_RUN
-    if seeds[0].failure:
-        return f"failed: {seeds[0].failure}"
+    failures = [one.failure for one in seeds if one.failure]
+    if len(failures) == len(seeds):
+        return f"failed: {failures[0]}"
     told = spread(experiment, results, slug, column)
+    if failures:
+        told += f" ({len(failures)} of {len(seeds)} seeds failed)"
     if not comparable(measured.cell(experiment, slug, results.scale, 0)):
         return told
     values = here(experiment, results, slug, column)
-    said = agreement(experiment.paper.get(slug, {}).get(column), values, bool(row.recipes))
+    said = agreement(experiment.paper.get(slug, {}).get(column), values, bool(row.recipes), len(seeds))
     return f"{told}: {said}" if said and told != NOTHING else told
 
 
