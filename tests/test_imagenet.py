@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import io
-import os
 import shutil
 import tarfile
 from pathlib import Path
@@ -15,16 +14,14 @@ from PIL import Image
 from scipy.io import savemat
 
 from layerwise.cli import main
-from layerwise.data import DataOptions, open_data, tars
+from layerwise.data import DataOptions, open_data
 from layerwise.data.check import check_data
 from layerwise.data.imagenet import EDITIONS, Edition, half, looks_like_imagenet, read_imagenet
 from layerwise.data.imagenet_truth import read_truth
 from layerwise.data.layout import Layout
 from layerwise.data.opening import find_layout
-from layerwise.data.pieces import Slice
 from layerwise.data.place import place_of
 from layerwise.data.shards_write import pack
-from layerwise.data.tars import members
 from layerwise.errors import InputError
 from tests.packed_photos import reindex
 
@@ -380,35 +377,3 @@ def test_class_tars_without_a_name_have_no_split(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="has no train, val and test"):
         open_data(str(root), DataOptions())
     assert len(open_data(str(root), DataOptions(split="50/25/25")).train) == 6
-
-
-# ---- archives
-
-
-def test_members_of_tars_of_tars_by_their_offsets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = put(tmp_path, {"ILSVRC2012_img_train.tar": nested()}) / "ILSVRC2012_img_train.tar"
-    os.utime(file, (1e9, 1e9))
-    monkeypatch.setattr("layerwise.data.shards.RECENT_NS", -1)
-    found = members(file)
-    inside = {f"{synset}.tar/{name}": data for synset, files in training().items() for name, data in files.items()}
-    assert {one.name: Slice(str(file), one.offset, one.size, one.name).read_bytes() for one in found} == inside
-
-    def never(*arguments: object) -> None:
-        raise AssertionError("the archive was read again")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(tars, "_walk", never)
-        assert members(file) == found
-        os.utime(file, (2e9, 2e9))
-        with pytest.raises(AssertionError, match="read again"):
-            members(file)
-
-
-@pytest.mark.parametrize("damage", ["cut", "rubbish", "compressed", "absent"])
-def test_archives_that_are_not_whole(tmp_path: Path, damage: str) -> None:
-    whole = nested()
-    data = {"cut": whole[: len(whole) * 2 // 3], "rubbish": b"x" * 5000, "compressed": gzip.compress(whole)}.get(damage)
-    if data:
-        put(tmp_path, {"a.tar": data})
-    with pytest.raises(InputError, match="can't be read" if damage == "absent" else "not a whole, uncompressed tar"):
-        members(tmp_path / "a.tar")
