@@ -7,13 +7,14 @@ from functools import cache
 from types import SimpleNamespace
 
 import pytest
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from layerwise.experiments import find, judges
 from layerwise.experiments.experiment import Measured, Results, Subject
 from layerwise.experiments.resnet import footnote_4, footnote_5, multi_scale, table_1, table_6, table_8
-from layerwise.experiments.resnet.panels import COLOURS, depth, labelled
+from layerwise.experiments.resnet.panels import COLOURS, KINDS, depth, labelled
 from layerwise.models import resnet
 from layerwise.models.shapes import cost, stage_shapes
 from tests.model_counts import COUNTS
@@ -310,16 +311,32 @@ def test_figures_have_the_papers_panels(name: str, panels: int) -> None:
 def test_figure_1_as_printed() -> None:
     left, right = drawn("figure-1", results("figure-1")).axes
     assert [axes.get_ylim() for axes in (left, right)] == [(0, 20)] * 2
-    assert (left.get_ylabel(), right.get_ylabel()) == ("training error (%)", "test error (%)")
+    assert (left.get_ylabel(), right.get_ylabel()) == ("training error (%)", "validation error (%)")
     assert list(left.get_xticks()) == [0, 1, 2, 3, 4, 5, 6]
     assert left.get_xlabel() == "iter. (1e4)"
     assert [text.get_text() for text in left.get_legend().get_texts()] == ["20-layer", "56-layer"]
+
+
+def kinds(axes: Axes) -> dict[str, tuple[str, float]]:
+    """What the legend says of the kinds of lines: style and width."""
+    legend = axes.get_legend()
+    assert legend is not None
+    return {text.get_text(): (line.get_linestyle(), line.get_linewidth())
+            for text, line in zip(legend.get_texts(), legend.get_lines(), strict=True)
+            if text.get_text() in KINDS.values()}
+
+
+def test_one_kind_of_line_needs_no_word() -> None:
+    """The negative control: figure 1 has a panel for each kind, and nothing is told of a figure without curves."""
+    assert kinds(drawn("figure-1", results("figure-1")).axes[0]) == {}
+    assert drawn("figure-6", Results("small", {})).axes[0].get_legend() is None
 
 
 def test_figure_4_as_printed() -> None:
     left, right = drawn("figure-4", results("figure-4")).axes
     assert left.get_ylim() == right.get_ylim() == (20, 60)
     assert left.get_xlim() == (0, 50)
+    assert kinds(left) == {"training error": ("-", 0.9), "validation error": ("-", 2.2)}
     for axes, kind in ((left, "plain"), (right, "ResNet")):
         assert [text.get_text() for text in axes.get_legend().get_texts()][:2] == [f"{kind}-18", f"{kind}-34"]
         widths = {line.get_linewidth() for line in axes.lines if len(line.get_xdata()) > 10}
@@ -341,6 +358,7 @@ def test_figure_6_as_printed() -> None:
     dashed = {line.get_linestyle() for line in lines if line.get_linewidth() < 2}
     bold = {line.get_linestyle() for line in lines if line.get_linewidth() > 2}
     assert (dashed, bold) == ({"--"}, {"-"}), "dashed training, bold test"
+    assert kinds(middle) == kinds(right) == {"training error": ("--", 1.2), "validation error": ("-", 2.2)}
     triangles = [line.get_ydata() for line in middle.lines if line.get_marker() == "<"]
     assert [float(height[0]) for height in triangles if len(height)] == [8.75, 7.51, 7.17, 6.97, 6.61]
 

@@ -39,6 +39,7 @@ from layerwise.explain.neighbours import nearest, precision
 TITLE = "AlexNet, Figure 4: predictions, and nearest pictures in the last hidden layer"
 SHOWN, LABELS, ASKED, NEAR = 8, 5, 5, 6
 QUERIES = {"smoke": 8, "small": 500, "paper": 500}
+RIGHT = "#f2837b"  # a red on which the label's black letters can be read
 THUMBNAIL = 56  # pixels a side, at most
 IN_COMMON = 50.0  # percent
 COLUMNS = ("precision_by_features", "precision_by_pixels", "in_common", "pixel_distance_ratio")
@@ -137,7 +138,7 @@ def draw(results: Results, figure: Figure) -> None:
         axes.set_xlabel(truth[place], fontsize=6)
         bars, parts = figure.add_subplot(grid[line + 1, column]), probabilities[place]
         assert isinstance(parts, list)
-        colours = ["#c8102e" if name == truth[place] else "#8fb8de" for name in names[place]]
+        colours = [RIGHT if name == truth[place] else "#8fb8de" for name in names[place]]
         bars.barh(range(len(parts)), parts, color=colours, height=0.8)
         for height, name in enumerate(names[place]):
             bars.text(0.02, height, name, fontsize=5.5, va="center")

@@ -43,9 +43,9 @@ LABELS = {row: f"{depth(row)}-layer" for row in ROWS}
 
 
 def draw(results: Results, figure: Figure) -> None:
-    """Two panels: training error on the left, test error on the right; 0 to 20 % over 0 to 6.4e4 iterations."""
+    """Two panels: training error left; right the error on held-out pictures, where the paper has that of the test."""
     left, right = figure.subplots(1, 2)
-    for axes, name, title in ((left, TRAINING, "training error (%)"), (right, HELD_OUT, "test error (%)")):
+    for axes, name, title in ((left, TRAINING, "training error (%)"), (right, HELD_OUT, "validation error (%)")):
         draw_panel(axes, results, LABELS, (Line(name, 1.8),), FRAME)
         axes.set_ylabel(title)
         if axes is right:

@@ -75,7 +75,7 @@ LATE = Frame(0, 20, (0, 1, 5, 10, 20), 40_000, 65_000, 64_000)
 
 
 def draw(results: Results, figure: Figure) -> None:
-    """Three panels: dashed lines are the training error, bold lines the test error; 0 to 20 %.
+    """Three panels: dashed lines are the training error, bold ones the held-out, the paper's test error; 0 to 20 %.
 
     Left plain networks, middle ResNets, right 110 and 1202 layers from 4e4 iterations on. Triangles are table 6's
     errors, diamonds our own tests.

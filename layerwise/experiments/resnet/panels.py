@@ -33,6 +33,7 @@ class Line:
 
 THIN, BOLD = Line(TRAINING, 0.9), Line(HELD_OUT, 2.2)  # figure 4
 DASHED, FULL = Line(TRAINING, 1.2, "--"), Line(HELD_OUT, 2.2)  # figure 6
+KINDS = {TRAINING: "training error", HELD_OUT: "validation error"}  # what the paper's caption says, in the legend
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ def draw_panel(axes: Axes, results: Results, labels: Mapping[str, str], lines: S
     if results.schedule != "paper":
         length, frame = _length(results, labels), _taller(frame, results, labels, lines)
     unit = frame.unit * (length or frame.duration) / frame.duration
-    outside = []
+    outside, drawn = [], False
     for row, label in labels.items():
         shown, measured = False, False
         for line in lines:
@@ -88,10 +89,13 @@ def draw_panel(axes: Axes, results: Results, labels: Mapping[str, str], lines: S
         if shown:
             heaviest = max(lines, key=lambda line: line.width)
             axes.plot([], [], color=COLOURS[depth(row)], linewidth=heaviest.width, label=label)
+            drawn = True
         elif measured:
             outside.append(f"{label} above {frame.high:g} %, not displayed")
         else:
             outside.append(f"{label} not measured")
+    for line in lines if drawn and len(lines) > 1 else ():
+        axes.plot([], [], color="#777777", linewidth=line.width, linestyle=line.style, label=KINDS[line.name])
     axes.set_ylim(frame.low, frame.high)
     axes.set_xlim(frame.start / frame.unit, frame.end / frame.unit)
     axes.set_yticks(list(frame.ticks))
