@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from layerwise import models, rundir, train
+from layerwise.distributed import World
 from layerwise.errors import MachineError
 from layerwise.recipe import Recipe, changed
 from layerwise.recipes.presets import preset
@@ -225,6 +226,23 @@ def test_the_walk_counts_activations_in_proportion_and_recognises_frozen_layers(
     assert frozen is not None
     assert frozen.activations < four.activations
     assert frozen.optimiser < four.optimiser
+
+
+def test_of_several_processes_each_needs_its_share_and_has_its_part_of_the_memory(tmp_path: Path) -> None:
+    alone, two = assembled(tmp_path / "alone"), assembled(tmp_path / "two")
+    half = assembled(tmp_path / "half", "batch_size=24")
+    two.world = World(0, 2)
+    whole, shared, fewer = (probe.needed(state, 48) for state in (alone, two, half))
+    assert whole is not None
+    assert shared is not None
+    assert fewer is not None
+    assert (shared.activations, shared.pictures) == (fewer.activations, fewer.pictures)
+    assert shared.activations < 0.7 * whole.activations  # the control: a process alone has all of them
+    assert shared.validation == whole.validation  # the first process validates as one that is alone
+    assert probe.rough_bound(two) < probe.rough_bound(alone)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(probe, "available_memory", lambda device: 1000)
+        assert (probe._free(alone), probe._free(two)) == (1000, 500)
 
 
 @pytest.mark.parametrize("name", ["lenet1989", "lenet5_1998", "alexnet", "resnet50", "resnet20", "plain18"])

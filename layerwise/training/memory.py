@@ -87,7 +87,8 @@ def watched(training: Training, tell: Callable[[str], None]) -> Iterator[None]:
     reset_peak(training.device)
     with allocator.kept_buffers(activation_bytes(training), training.device.type) as done:
         told = "can't be predicted for this network" if predicted is None else f"about {_gib(predicted)} at its peak"
-        tell(f"{done}; memory {told}")
+        first = " of the first process" if training.world.size > 1 else ""
+        tell(f"{done}; memory{first} {told}")
         try:
             yield
         finally:

@@ -71,7 +71,7 @@ def probe_micro_batch(training: Training, automatic: bool) -> str:
     MachineError with the peak by phase where not even one picture fits.
     """
     recipe = training.recipe
-    micro, free = recipe.micro_batch, available_memory(training.device)
+    micro, free = recipe.micro_batch, _free(training)
     line = f"micro-batch {micro}: memory does not limit it"
     if free is None:
         line = f"micro-batch {micro}: not probed, this system does not tell how much memory is free"
@@ -82,6 +82,17 @@ def probe_micro_batch(training: Training, automatic: bool) -> str:
         note(training, f"micro-batches of {micro} in a batch of {recipe.batch_size}: batch normalisation takes its "
                        f"statistics over those {micro}")
     return line
+
+
+def _free(training: Training) -> int | None:
+    """The bytes that this process may take: on a CPU several share the machine's memory."""
+    free, shared = available_memory(training.device), training.world.size if training.device.type == "cpu" else 1
+    return None if free is None else free // shared
+
+
+def _share(training: Training) -> int:
+    """The most pictures of a batch that one process has."""
+    return math.ceil(training.recipe.batch_size / training.world.size)
 
 
 def validation_batch(training: Training) -> int:
@@ -152,7 +163,7 @@ def needed(training: Training, micro: int, size: int = 0) -> Need | None:
     scratch = SCRATCH * weights if training.device.type == "cpu" else 0
     grown = OVERHEAD if training.device.type == "cpu" else 1.0
     waiting = 2 if training.train.images is not None else 4  # files are made ready a few batches ahead
-    pictures = waiting * recipe.batch_size * channels * size**2 * 4 if training.device.type == "cpu" else 0
+    pictures = waiting * _share(training) * channels * size**2 * 4 if training.device.type == "cpu" else 0
     return Need(micro, weights, learnt + _state(training), int(grown * max(0, forward)) + scratch, pictures,
                 int(grown * seen) + scratch)
 
@@ -160,7 +171,7 @@ def needed(training: Training, micro: int, size: int = 0) -> Need | None:
 def _counts(training: Training, micro: int, size: int) -> tuple[int, int]:
     """The pictures that a step and a validation batch have at most: no more than there are."""
     held = 0 if training.val is None else len(training.val)
-    return min(micro, len(training.train)), min(_validation_batch(micro, size), max(1, held))
+    return min(micro, _share(training), len(training.train)), min(_validation_batch(micro, size), max(1, held))
 
 
 def _state(training: Training) -> int:
@@ -327,11 +338,11 @@ def _kept(training: Training) -> Iterator[None]:
 
 def rough_bound(training: Training) -> int:
     """A bound on a step's bytes from the layers' output shapes alone, which the record of the run needs anyway."""
-    preprocess, micro = training.preprocess, training.recipe.micro_batch
+    preprocess, micro, share = training.preprocess, training.recipe.micro_batch, _share(training)
     rows = cost(training.model, (preprocess.channels, preprocess.size, preprocess.size)).rows
     outputs = sum(math.prod(row.output) for row in rows) * 4
-    waiting = 4 * training.recipe.batch_size * preprocess.channels * preprocess.size**2 * 4
-    largest = max(ROUGH * micro, _validation_batch(micro, preprocess.size))
+    waiting = 4 * share * preprocess.channels * preprocess.size**2 * 4
+    largest = max(ROUGH * min(micro, share), _validation_batch(micro, preprocess.size))
     return outputs * largest + waiting + (2 + SCRATCH) * checkpoint_size(training)
 
 
