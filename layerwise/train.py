@@ -226,9 +226,11 @@ def loop(training: Training, signals: Signals, options: RunOptions) -> int:
             if training.val is not None and (
                     ended or math.floor(training.progress / recipe.evaluate_every)
                     > math.floor(before / recipe.evaluate_every)):
+                aside = time.monotonic()
                 _validate(training, options)
                 training.model.train()
                 keep_frozen_statistics(training.model, recipe)
+                started += time.monotonic() - aside  # the rate and the share of waiting are the training's alone
                 ended = schedule.finished(position.samples)
             if recipe.unfreeze_at and before < recipe.unfreeze_at <= training.progress:
                 say(options, f"{len(unfreeze(training.model, recipe))} entries learn from now on")
@@ -250,7 +252,7 @@ def loop(training: Training, signals: Signals, options: RunOptions) -> int:
 
 
 def _write_speed(training: Training, started: float, images: int, waited: float) -> None:
-    """What an epoch, or the part of one that ended the training, took; `waited` are the seconds without data."""
+    """What an epoch took, or its last part, without validation; `waited` are the seconds without data."""
     seconds = max(time.monotonic() - started, 1e-9)
     training.speed.write({"step": training.position.step, "seconds": round(seconds, 3),
                           "images_per_second": round(images / seconds, 1), "data_wait": round(waited / seconds, 4)})

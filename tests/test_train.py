@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -132,6 +134,27 @@ def test_a_run_leaves_what_it_says(tmp_path: Path) -> None:
     assert {"recipe.json", "run.json", "metrics.jsonl", "checkpoints", "model.safetensors", "data"} <= names
     with pytest.raises(InputError, match="exists and is not empty"):
         run(tmp_path / "run")
+
+
+def test_validation_is_no_part_of_the_rate_and_of_the_share_of_waiting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the seconds of validation in it, what is recorded and slept would be more than the whole run took."""
+    validate, slept = train._validate, 0.0
+
+    def slow(*arguments: Any) -> None:
+        nonlocal slept
+        validate(*arguments)
+        time.sleep(0.2)
+        slept += 0.2
+
+    monkeypatch.setattr(train, "_validate", slow)
+    done = run(tmp_path / "run", "evaluate_every=1")
+    lines = [json.loads(line) for line in (done / "speed.jsonl").read_text().splitlines()]
+    recorded = sum(line["seconds"] for line in lines)
+    assert slept > 0.5
+    assert recorded + slept <= json.loads((done / "run.json").read_text())["seconds"] + 0.1  # it is rounded
+    assert lines[0]["images_per_second"] == pytest.approx(3 * 48 / recorded, rel=0.05)
 
 
 def test_the_same_recipe_gives_the_same_bytes_and_another_seed_does_not(tmp_path: Path) -> None:
