@@ -32,6 +32,15 @@ def test_figure_1_claims() -> None:
     assert "no rate of tanh" in judged("figure-1", "faster", never).because
 
 
+def test_what_recipes_cannot_say_of_the_small_scale() -> None:
+    """The title has the paper's 25 %; a table and a figure at small scale must not pass for it."""
+    assert find("alexnet/figure-1").differs == {"small": ("steps to 15 % training error instead of 25 %",)}
+    assert "1,000 of the test pictures, with 3 draws" in find("resnet/lesions").differs["small"][0]
+    assert "2,000 training" in find("resnet/identity").differs["small"][0]
+    for name in ("resnet/table-4", "resnet/table-5"):
+        assert find(name).differs["small"] == ("tested with ten crops instead of whole pictures at five scales",)
+
+
 def test_figure_1_takes_the_fastest_rate_that_every_seed_reaches() -> None:
     found = steps([100, 101, 102], [620, 630, 640])
     assert figure_1.fastest(found, "relu") == "relu_0.002"

@@ -65,6 +65,35 @@ def test_a_small_run_cannot_pass_for_the_papers(tmp_path: Path) -> None:
     assert "reproduced" not in "\n".join(sections(tmp_path.parent, ledger.inline))
 
 
+def test_open_points_of_the_papers_recipe_are_not_said_of_a_small_run(tmp_path: Path,
+                                                                       monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run by fixed steps has no plateau; what a smaller scale does otherwise besides its recipe stands with it."""
+    deep = Row((PAPERS,), differs=("an open point",), open_points=("a plateau is so many steps",))
+    monkeypatch.setitem(EXPERIMENTS, NAME, module(deep=deep))
+    monkeypatch.setattr(EXPERIMENTS[NAME], "DIFFERS", {"small": ("15 % instead of 25 %",)}, raising=False)
+    told = {}
+    for scale, data in (("small", ""), ("paper", ""), ("paper", "fashion-mnist")):
+        put(tmp_path, scale, {"deep": [90.0]}, data)
+        found = table(find(NAME), scale, tmp_path, data=data)
+        told[found.scale] = {text for text in found.shared if text[:1] in "a1"}
+    assert told == {"small": {"15 % instead of 25 %", "an open point"},
+                    "paper": {"an open point", "a plateau is so many steps"},
+                    "paper on fashion-mnist": {"an open point", "a plateau is so many steps"}}
+
+
+def test_numbers_that_follow_from_the_network_stand_beside_the_measured(tmp_path: Path,
+                                                                        monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(EXPERIMENTS[NAME], "COLUMNS", ("layers", "error"))
+    monkeypatch.setattr(EXPERIMENTS[NAME], "PAPER", {"deep": {"layers": 20, "error": 90.0}})
+    put(tmp_path, "paper", {"deep": [90.0, 90.1]})
+    assert table(find(NAME), "paper", tmp_path).entries[0].here[0] == "-", "the control: a training counts no layers"
+    for layers, said in ((20.0, "reproduced"), (19.0, "off by -1.00, interval +-0")):
+        deep = Row((PAPERS,), counted=lambda layers=layers: {"layers": layers})  # type: ignore[misc]
+        monkeypatch.setitem(EXPERIMENTS[NAME].ROWS, "deep", deep)
+        entry = table(find(NAME), "paper", tmp_path).entries[0]
+        assert (entry.here[0], entry.status[0]) == (f"{layers:g}", said)
+
+
 def test_why_a_claim_fails_at_small_scale_stands_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     claim = Claim("Deep is better than other (section 1).", less("deep", "other"), "three steps are too few")
     monkeypatch.setattr(EXPERIMENTS[NAME], "CLAIMS", {"better": claim})

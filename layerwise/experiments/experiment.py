@@ -64,7 +64,8 @@ class Row:
     `recipes` are trained first, at the paper's scale as they stand; none where nothing is trained. `measure` then
     gives the numbers; None means the test under the recipe's protocol: error, top5_error, training_error (percent).
     `unmeasured` says why a row is laid out only. `seeds` is how many the paper has; `differs` is what the recipe cannot
-    say, such as how a point that the paper leaves open was closed.
+    say, such as how a point that the paper leaves open was closed; `open_points` is the same of the paper's own recipe
+    alone, which a smaller one has no part in. `counted` gives numbers that follow from the network without a training.
     """
 
     recipes: tuple[Recipe, ...] = ()
@@ -72,6 +73,8 @@ class Row:
     unmeasured: str = ""
     seeds: int = 1
     differs: tuple[str, ...] = ()
+    open_points: tuple[str, ...] = ()
+    counted: Callable[[], Numbers] | None = None
 
 
 @dataclass(frozen=True)
@@ -191,6 +194,7 @@ class Experiment:
     columns: tuple[str, ...]
     draw: Callable[[Results, Figure], None] | None
     small: Callable[[Recipe], Recipe] | None
+    differs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # by scale, of what recipes cannot say
 
     @staticmethod
     def of(name: str, module: ModuleType) -> Experiment:
@@ -199,4 +203,4 @@ class Experiment:
         printed = tuple(dict.fromkeys(key for numbers in paper.values() for key in numbers))
         return Experiment(name, module.TITLE, module.__doc__ or "", module.ROWS, paper, module.CLAIMS,
                           getattr(module, "COLUMNS", printed or ("error",)), getattr(module, "draw", None),
-                          getattr(module, "small", None))
+                          getattr(module, "small", None), getattr(module, "DIFFERS", {}))

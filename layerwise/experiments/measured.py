@@ -104,6 +104,8 @@ def measured(one: Cell, root: Path) -> Measured | None:
             return None
         numbers |= own["numbers"]
         environment = own["environment"] | environment
+    if one.row.counted is not None and not failure:
+        numbers |= one.row.counted()
     curve: Curve = found[0]["curve"] if found else ()
     return Measured(one.seed, numbers, curve, hashes[0] if hashes else "", environment, failure)
 

@@ -148,7 +148,8 @@ def why(run: str | Path, against: str | Path, ask: Ask = Ask()) -> Explanation:
         experiment, slug, row = row_asked
         recipe, printed = row.recipes[0], printed_errors(experiment, row, _same_paper(experiment.name, ask))
         theirs, there = _printed(experiment, slug, row), Trained(recipe, training_pictures(recipe))
-        extra, notes = _beside_row(ours, row), [f"the row itself, against the paper: {text}" for text in row.differs]
+        open_points = (*row.differs, *row.open_points)
+        extra, notes = _beside_row(ours, row), [f"the row itself, against the paper: {text}" for text in open_points]
     else:
         assert other is not None
         recipe, printed, theirs, there = other.recipe, {}, _number(other), other.trained

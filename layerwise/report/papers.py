@@ -139,7 +139,8 @@ def deviations(cell: Cell, seeds: int) -> tuple[str, ...]:
     """All that differs from the paper in a cell: fields of the recipe, open points, the number of seeds."""
     found = [text for theirs, ours in zip(cell.row.recipes, cell.recipes, strict=True)
              for text in differences(theirs, ours)]
-    found += cell.row.differs
+    found += (*cell.experiment.differs.get(cell.scale, ()), *cell.row.differs)
+    found += cell.row.open_points if cell.scale == "paper" else ()
     if seeds and cell.row.recipes and seeds != cell.row.seeds:
         found.append(f"{_seeds(seeds)} instead of {cell.row.seeds}")
     return tuple(dict.fromkeys(found))

@@ -21,6 +21,7 @@ ROWS = {"one": protocols.imagenet_row("alexnet"), "zero": protocols.imagenet_row
 PAPER: dict[str, dict[str, Value]] = {"one": {"error": 37.5, "top5_error": 17.0}}
 COLUMNS = ("error", "top5_error", "training_error")
 EARLY = {"paper": 1 / 90, "small": 1 / 3, "smoke": 1.0}  # part of the steps: an epoch at paper scale
+DIFFERS = {"small": ("the early stages are the first third of the steps; at the paper's scale the first epoch of 90",)}
 CLAIMS = {
     "faster-early": Claim("Biases of 1 make the early stages of learning faster: the training error is lower over the "
                           "first steps (section 5).", protocols.lower_early("one", "zero", EARLY)),

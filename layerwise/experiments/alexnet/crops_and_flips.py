@@ -23,7 +23,7 @@ from layerwise.recipe import Recipe
 
 TITLE = "AlexNet, section 4.1: crops and flips"
 WITHOUT = replace(protocols.imagenet("alexnet"), crop="none", flip=False)
-ROWS = {"with": protocols.imagenet_row("alexnet"), "without": Row((WITHOUT,), differs=protocols.OPEN_IMAGENET)}
+ROWS = {"with": protocols.imagenet_row("alexnet"), "without": Row((WITHOUT,), open_points=protocols.OPEN_IMAGENET)}
 PAPER: dict[str, dict[str, Value]] = {"with": {"error": 37.5, "top5_error": 17.0}}
 COLUMNS = ("error", "top5_error", "training_error")
 PRINTED_FACTOR = 2048

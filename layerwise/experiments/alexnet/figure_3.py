@@ -58,7 +58,7 @@ def specialised(results: Results) -> Verdict:
     return Verdict("holds" if min(factors) >= TWICE else "fails", told)
 
 
-ROWS = {"alexnet": Row((protocols.imagenet("alexnet"),), measure, differs=protocols.OPEN_IMAGENET)}
+ROWS = {"alexnet": Row((protocols.imagenet("alexnet"),), measure, open_points=protocols.OPEN_IMAGENET)}
 PAPER: dict[str, dict[str, Value]] = {"alexnet": {"kernels": 96, "side": 11, "channels": 3}}
 COLUMNS = ("kernels", "side", "channels", "colour_1", "colour_2")
 CLAIMS = {

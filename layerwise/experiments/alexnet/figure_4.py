@@ -99,7 +99,7 @@ def _png(sheet: NDArray[np.uint8]) -> str:
     return base64.b64encode(kept.getvalue()).decode("ascii")
 
 
-ROWS = {"alexnet": Row((protocols.imagenet("alexnet"),), measure, differs=protocols.OPEN_IMAGENET)}
+ROWS = {"alexnet": Row((protocols.imagenet("alexnet"),), measure, open_points=protocols.OPEN_IMAGENET)}
 PAPER: dict[str, dict[str, Value]] = {}
 CLAIMS = {
     "not-close-in-pixels": Claim(

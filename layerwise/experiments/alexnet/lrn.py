@@ -26,8 +26,8 @@ TITLE = "AlexNet, section 3.3: response normalisation"
 ROWS = {
     "with": protocols.imagenet_row("alexnet"),
     "without": protocols.imagenet_row("alexnet_without_lrn"),
-    "cifar_with": Row((protocols.local("four_layer_local_lrn"),), differs=protocols.OPEN_LOCAL),
-    "cifar_without": Row((protocols.local("four_layer_local"),), differs=protocols.OPEN_LOCAL),
+    "cifar_with": Row((protocols.local("four_layer_local_lrn"),), open_points=protocols.OPEN_LOCAL),
+    "cifar_without": Row((protocols.local("four_layer_local"),), open_points=protocols.OPEN_LOCAL),
 }
 PAPER: dict[str, dict[str, Value]] = {
     "with": {"error": 37.5, "top5_error": 17.0},

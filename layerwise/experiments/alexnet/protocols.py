@@ -87,7 +87,7 @@ def small(recipe: Recipe, network: str) -> Recipe:
 
 def imagenet_row(network: str) -> Row:
     """A row that trains `network` on ILSVRC-2010 and tests it with ten crops."""
-    return Row((imagenet(network),), differs=OPEN_IMAGENET)
+    return Row((imagenet(network),), open_points=OPEN_IMAGENET)
 
 
 def few(recipe: Recipe, network: str) -> Recipe:

@@ -88,8 +88,8 @@ def seconds(index: Any, queries: NDArray[Any]) -> float:
 
 RECIPE = protocols.imagenet("alexnet")
 ROWS = {
-    **{kind: Row((RECIPE,), partial(measure, kind, 0), differs=protocols.OPEN_IMAGENET) for kind in KINDS},
-    **{f"{kind}_{bits}_bits": Row((RECIPE,), partial(measure, kind, bits), differs=protocols.OPEN_IMAGENET)
+    **{kind: Row((RECIPE,), partial(measure, kind, 0), open_points=protocols.OPEN_IMAGENET) for kind in KINDS},
+    **{f"{kind}_{bits}_bits": Row((RECIPE,), partial(measure, kind, bits), open_points=protocols.OPEN_IMAGENET)
        for bits in BITS for kind in KINDS},
 }  # fmt: skip
 PAPER: dict[str, dict[str, Value]] = {}

@@ -46,11 +46,11 @@ def mean_of_members(subject: Subject) -> Numbers:
 
 ROWS = {
     "sift_fvs": Row(unmeasured="cited: the second-best entry of the contest of 2012"),
-    "cnn": Row((ONE,), differs=OPEN),
-    "cnns_5": Row(tuple(replace(ONE, seed=seed) for seed in MEMBERS), mean_of_members, differs=OPEN),
+    "cnn": Row((ONE,), open_points=OPEN),
+    "cnns_5": Row(tuple(replace(ONE, seed=seed) for seed in MEMBERS), mean_of_members, open_points=OPEN),
     "cnn_starred": Row(unmeasured=STARRED),
     "cnns_7_starred": Row(unmeasured=f"two such networks and the five: {STARRED}"),
-    "fall_2009": Row((FALL_2009,), differs=(*protocols.OPEN_IMAGENET, "another half of the pictures is the test")),
+    "fall_2009": Row((FALL_2009,), open_points=(*protocols.OPEN_IMAGENET, "another half of the pictures is the test")),
     "fall_2009_before": Row(unmeasured="cited from Mensink, Verbeek, Perronnin, Csurka 2012"),
 }
 PAPER: dict[str, dict[str, Value]] = {

@@ -20,7 +20,7 @@ from layerwise.recipe import Recipe
 
 TITLE = "AlexNet, section 5: weight decay and the training error"
 WITHOUT = replace(protocols.imagenet("alexnet"), weight_decay=0)
-ROWS = {"with": protocols.imagenet_row("alexnet"), "without": Row((WITHOUT,), differs=protocols.OPEN_IMAGENET)}
+ROWS = {"with": protocols.imagenet_row("alexnet"), "without": Row((WITHOUT,), open_points=protocols.OPEN_IMAGENET)}
 PAPER: dict[str, dict[str, Value]] = {"with": {"error": 37.5, "top5_error": 17.0}}
 COLUMNS = ("error", "top5_error", "training_error")
 CLAIMS = {

@@ -5,7 +5,7 @@
 Costs at paper scale: 1.65 EFLOP (18 layers) and 3.36 EFLOP (34 layers) each, shared with table 2.
 
 Thin curves are the training error, bold ones the validation error of the centre crops. Triangles are table 2's errors,
-which are of ten crops, diamonds ours. Left open in the paper: see `protocols.OPEN_IMAGENET`; its training error has no
+which are of ten crops, diamonds ours. Left open in the paper: see `protocols`; its training error has no
 definition: here it is that of the steps' own batches, augmented, averaged between two readings. Deviation at a smaller
 scale: the axes are 0 to 40 % over the whole training, with the drops of figure 6.
 """

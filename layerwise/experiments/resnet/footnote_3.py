@@ -15,7 +15,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 from layerwise.experiments.experiment import Claim, Row, every, less
-from layerwise.experiments.resnet.protocols import OPEN_CIFAR, OPEN_IMAGENET, cifar, cifar_row, imagenet, imagenet_row
+from layerwise.experiments.resnet.protocols import (
+    OPEN_CIFAR,
+    OPEN_IMAGENET,
+    OPEN_PLATEAU,
+    cifar,
+    cifar_row,
+    imagenet,
+    imagenet_row,
+)
 from layerwise.experiments.scales import at_scale
 from layerwise.recipe import Recipe
 
@@ -34,8 +42,8 @@ ADDED = "not the paper's, which trained longer on ImageNet"
 ROWS = {
     "plain18": imagenet_row("plain18"),
     "plain34": imagenet_row("plain34"),
-    "plain18_3x": Row((longer(imagenet("plain18")),), differs=(STRETCHED, *OPEN_IMAGENET)),
-    "plain34_3x": Row((longer(imagenet("plain34")),), differs=(STRETCHED, *OPEN_IMAGENET)),
+    "plain18_3x": Row((longer(imagenet("plain18")),), differs=(STRETCHED, *OPEN_IMAGENET), open_points=OPEN_PLATEAU),
+    "plain34_3x": Row((longer(imagenet("plain34")),), differs=(STRETCHED, *OPEN_IMAGENET), open_points=OPEN_PLATEAU),
     "plain20": cifar_row("plain20"),
     "plain56": cifar_row("plain56"),
     "plain20_3x": Row((longer(cifar("plain20")),), differs=(ADDED, *OPEN_CIFAR)),

@@ -70,6 +70,8 @@ ROWS = {
     "resnet20_to_resnet56": _pair("resnet20", "resnet56", zero_residual),
 }
 PAPER: dict[str, dict[str, Value]] = {}
+DIFFERS = {"small": (f"errors are of {PICTURES['small']:,} training and as many test pictures; at the paper's scale of "
+                     "all",)}
 
 
 def equal_function(row: str) -> Callable[[Results], Verdict]:

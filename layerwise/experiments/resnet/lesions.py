@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 from matplotlib.axes import Axes
@@ -105,12 +106,13 @@ def path_lengths(lengths: Sequence[int], gradients: Sequence[float], n: int) -> 
 
 
 def _row(name: str) -> Row:
-    trained = cifar_row(name)
-    return Row(trained.recipes, measure, seeds=trained.seeds, differs=trained.differs)
+    return replace(cifar_row(name), measure=measure)
 
 
 ROWS = {name: _row(name) for name in NETWORKS}
 PAPER: dict[str, dict[str, Value]] = {}
+DIFFERS = {"small": (f"lesions are tested on {PICTURES['small']:,} of the test pictures, with {DRAWS['small']} draws "
+                     f"of each number of blocks; at the paper's scale on all, with {DRAWS['paper']}",)}
 
 
 def smoothly(row: str, name: str) -> Callable[[Results], Verdict]:

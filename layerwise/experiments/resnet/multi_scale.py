@@ -6,6 +6,7 @@ from layerwise.evaluate import EvaluateOptions, evaluate
 from layerwise.experiments.experiment import Numbers, Subject
 
 SMOKE_PICTURES = 8
+TEN_CROPS = "tested with ten crops instead of whole pictures at five scales"
 
 
 def at_all_scales(subject: Subject) -> Numbers:

@@ -16,6 +16,7 @@ hundredth of 1, and that the gradient's norm in the first layer is at least a hu
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from matplotlib.figure import Figure
@@ -71,7 +72,7 @@ def _numbers(model: Network, batch: tuple[Tensor, Tensor], when: str) -> dict[st
 
 
 def _row(trained: Row) -> Row:
-    return Row(trained.recipes, measure, seeds=trained.seeds, differs=trained.differs)
+    return replace(trained, measure=measure)
 
 
 NETWORKS = ("plain20", "plain56", "resnet20", "resnet56", "resnet110")

@@ -5,7 +5,7 @@
 Costs at paper scale: 1.65 EFLOP (18 layers) and 3.36 EFLOP (34 layers) each; figure 4 has the same runs. The ResNets
 have option A: no more parameters than the plain networks. At small scale Fashion-MNIST enlarged stands in.
 
-Left open in the paper, and how it is closed: see `protocols.OPEN_IMAGENET`.
+Left open in the paper, and how it is closed: see `protocols`.
 """
 
 from __future__ import annotations

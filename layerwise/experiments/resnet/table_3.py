@@ -5,7 +5,7 @@
 Costs at paper scale in EFLOP: 3.36 (plain-34, A), 3.38 (B), 3.53 (C), 3.56 (50 layers), 6.98 (101), 10.4 (152).
 Plain-34 and ResNet-34 A are the runs of table 2. ResNet-50, 101 and 152 have option B.
 
-Left open in the paper, and how it is closed: see `protocols.OPEN_IMAGENET`.
+Left open in the paper, and how it is closed: see `protocols`.
 """
 
 from __future__ import annotations

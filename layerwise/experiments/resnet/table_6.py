@@ -13,9 +13,12 @@ best. The others of the paper's are of one run each. Left open in the paper: see
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 
-from layerwise.experiments.experiment import Claim, Results, Row, Verdict, every, less
+from layerwise.experiments.experiment import Claim, Numbers, Results, Row, Verdict, every, less
 from layerwise.experiments.judges import at_paper_scale, below, ordered, similar
+from layerwise.experiments.resnet.counts import weight_layers
 from layerwise.experiments.resnet.protocols import cifar_row
 from layerwise.models.costs import costs
 
@@ -48,9 +51,16 @@ _TRAINING = {
     "highway19": "gates that start closed, a schedule of its own",
     "highway32": "gates that start closed, a schedule of its own",
 }
+
+
+def layers(network: str) -> Numbers:
+    """The layers with weights from picture to logits, counted."""
+    return {"layers": float(weight_layers(network)[0])}
+
+
 ROWS = {
     **{row: Row(unmeasured=_CITED.format(row, training)) for row, training in _TRAINING.items()},
-    **{row: cifar_row(row) for row in RESNETS},
+    **{row: replace(cifar_row(row), counted=partial(layers, row)) for row in RESNETS},
 }
 OTHERS = min(float(str(printed.get("best", printed["error"]))) for printed in CITED.values())
 MEGA = 1_000_000
