@@ -11,7 +11,7 @@ import pytest
 
 from layerwise import rundir
 from layerwise.experiments import EXPERIMENTS, find, measured
-from layerwise.experiments.experiment import Claim, Row, less
+from layerwise.experiments.experiment import Claim, Row, Verdict, less
 from layerwise.experiments.scales import differences
 from layerwise.recipe import Recipe
 from layerwise.report import ledger, paper_figures, papers
@@ -103,6 +103,13 @@ def test_why_a_claim_fails_at_small_scale_stands_beside_it(tmp_path: Path, monke
     assert (fails.word, holds.word) == ("fails", "holds")
     assert fails.because.endswith(". Cause: three steps are too few")
     assert "Cause" not in holds.because
+    monkeypatch.setattr(EXPERIMENTS[NAME], "CLAIMS", {"better": dataclasses.replace(claim, cause="")})
+    unknown = table(find(NAME), "small", tmp_path / "fails").claims[0]
+    assert unknown.because.endswith(". Cause: not found out yet: scale, data or a defect")
+    counted = Row(measure=lambda subject: {})
+    monkeypatch.setattr(EXPERIMENTS[NAME], "ROWS", {"deep": counted, "other": counted})
+    monkeypatch.setattr(EXPERIMENTS[NAME], "CLAIMS", {"never": Claim("It is so.", lambda _: Verdict("fails", "no"))})
+    assert table(find(NAME), "small", tmp_path).claims[0].because == "no", "a count fails at every scale"
 
 
 def test_with_the_deviations_hidden_it_would(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

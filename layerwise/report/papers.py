@@ -24,6 +24,7 @@ LABELS = {
     "paper": "the paper's scale",
 }
 STAND_IN = "the paper's schedule on {data}, which are NOT THE PAPER'S DATA"
+NO_CAUSE = "not found out yet: scale, data or a defect"
 NOT_JUDGED = "a smoke run says nothing of a claim"
 PAPERS, HERE, DIFFERENCE = "paper", "here", "difference"
 
@@ -153,14 +154,15 @@ def comparable(cell: Cell) -> bool:
 
 
 def judged(experiment: Experiment, results: Results) -> tuple[Judged, ...]:
-    """The claims with their verdicts over all rows."""
-    found = []
+    """The claims with their verdicts over all rows; of one that fails in small trainings, why, or that none knows."""
+    found, trained = [], any(row.recipes for row in experiment.rows.values())
     for slug, claim in experiment.claims.items():
         if results.scale == "smoke":
             found.append(Judged(slug, claim.text, "not measured", NOT_JUDGED))
             continue
         verdict = claim.judge(results)
-        told = f". Cause: {claim.cause}" if claim.cause and (verdict.word, results.scale) == ("fails", "small") else ""
+        asked = trained and (verdict.word, results.scale) == ("fails", "small")
+        told = f". Cause: {claim.cause or NO_CAUSE}" if asked else ""
         found.append(Judged(slug, claim.text, verdict.word, verdict.because + told))
     return tuple(found)
 

@@ -47,14 +47,14 @@ LEARN: dict[str, Learn] = {
         "Training and test error of two plain networks, 20 and 56 layers deep, over the steps of training.",
         "It is the observation that the paper starts from: the deeper one is worse, also on its training pictures. So "
         "it is not overfitting; the deeper network is harder to train, though it could copy the shallower one.",
-        "The thin lines (training error): the curve of 56 layers stays above that of 20 to the end. The drops are "
-        "where "
-        "the learning rate is divided by ten."),
+        "The left panel (training error): the curve of 56 layers stays above that of 20 to the end. The drops are "
+        "where the learning rate is divided by ten."),
     "resnet/identity": Learn(
         "A deeper network made from a trained shallower one by adding layers that hand their input on unchanged.",
         "It proves that a deeper network need not be worse: a solution that is as good exists. That training does not "
         "find it is the paper's puzzle.",
-        "The outputs of the two networks: they are equal, so every depth has at least the shallow one's error."),
+        "The outputs of the two networks: they are equal, so a deeper network can have an error as low as the shallow "
+        "one's."),
     "resnet/table-1": Learn(
         "The five networks for ImageNet, 18 to 152 layers, stage by stage, with what they cost.",
         "It shows that depth came cheap: 152 layers need fewer multiply-adds than VGG-16, because bottleneck blocks "
@@ -135,8 +135,8 @@ LEARN: dict[str, Learn] = {
         "The gain in mean average precision that no change of the detector made."),
     "resnet/table-8": Learn(
         "The same on COCO, where boxes must fit tightly.",
-        "The gain is larger under the strict measure: deep features also say where things are.",
-        "The two columns: 28 % more under the strict measure, relatively."),
+        "Relatively, the gain is larger under the strict measure: deep features also say where things are.",
+        "The two columns: 6.9 points are 17 % more under the loose measure, 6.0 points are 28 % under the strict one."),
     "resnet/accounts": Learn(
         "Sentences of the paper that can be checked by counting: costs, parameters, layers.",
         "A reader can trust what has been counted again. Where a sentence holds only under a reading, that is said.",
@@ -205,11 +205,11 @@ LEARN: dict[str, Learn] = {
     "alexnet/groups": Learn(
         "Two groups of channels on two GPUs, against one GPU with half of the kernels in each layer.",
         "The memory of one GPU was the limit; the split was a way round it that also lowered the error.",
-        "The error at like cost."),
+        "The difference of the errors; and that the network with half of the kernels also costs half as much."),
     "alexnet/two-gpus": Learn(
         "The network computed by two processes with half of the kernels each, and what they send each other.",
-        "It is model parallelism in its first known form: where the halves meet is part of the network's design, since "
-        "each meeting costs communication. Two processes compute the same function as one with two groups.",
+        "It is model parallelism: where the halves meet is part of the network's design, since each meeting costs "
+        "communication. Two processes compute the same function as one with two groups.",
         "Values sent a picture at each place: conv3 takes two thirds of all, the wide layers little."),
     "alexnet/colour": Learn(
         "Training with and without a random change of colour along the principal components.",
@@ -230,8 +230,8 @@ LEARN: dict[str, Learn] = {
         "The beginning of the curves."),
     "alexnet/middle-convolution": Learn(
         "The network with a middle convolution taken away.",
-        "Each has about 1 % of the parameters and costs 2 points: depth matters more than size. That sentence led to "
-        "the deeper networks that followed.",
+        "Each has about 1 % of the parameters and costs 2 points: depth matters more than size. The deeper "
+        "networks that followed took it at its word.",
         "The loss for each layer beside its share of the parameters."),
     "alexnet/retrieval": Learn(
         "Training pictures found by their features, by their pixels, and by short binary codes.",
