@@ -73,7 +73,7 @@ MESSAGES = [
                                     "by hand"]),
     ("bench resnet20 --batches 0", 2, ["--batches 0: '0' is no batch size"]),
     ("bench resnet20 --set device=cuda:9", 3, ["device=cuda:9: not available"]),
-    ("tune resnet2O", 2, ["recipe 'resnet2O': no preset and no file of this name"]),
+    ("tune resnet2O", 2, ["'resnet2O': no network, preset, recipe's file or run, did you mean", "'resnet20'"]),
     ("tune lenet5 --seconds 0", 2, ["--seconds 0: must be from 1 to 3600"]),
     ("replay nowhere --step 1", 2, ["nowhere: not a run (it has no recipe.json)"]),
     ("replay nowhere", 2, ["layerwise replay: Missing option '--step'"]),

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import pytest
 
 from layerwise.cli import main
+from layerwise.cli.tuning import size
 from layerwise.errors import InputError
 from layerwise.jobs import tune as job
-from layerwise.recipe import changed
+from layerwise.jobs.recipe_choice import for_training
+from layerwise.recipe import changed, check
 from layerwise.recipes.presets import preset
 
 QUICK = ("threads=1", "batch_size=4")
@@ -22,15 +25,57 @@ def test_the_fastest_row_is_named_and_its_settings_can_be_pasted(capsys: pytest.
     assert found["best"]["images_per_second"] == max(rates)
     assert found["validation_images_per_second"] > 0
     assert {row["settings"]["memory_format"] for row in found["rows"]} == {"contiguous", "channels-last"}
-    assert {row["allocator"] for row in found["rows"]} == {"kept", "system"}
     pasted = changed(preset("fast"), [line.removeprefix("--set ") for line in found["set"]])
+    check(pasted)
     assert pasted.memory_format == found["best"]["settings"]["memory_format"]
+    assert (pasted.batch_size, pasted.threads) == (4, 1)
+    assert any(line.startswith("the compiler was not tried") for line in found["notes"])
 
 
-def test_a_larger_micro_batch_needs_more(capsys: pytest.CaptureFixture[str]) -> None:
-    report = job.tune("lenet5", ("threads=1", "batch_size=64"), 1)
+def test_what_is_measured_is_the_recipe_of_the_training() -> None:
+    for name in ("resnet18", "lenet5"):
+        ours, theirs = job._chosen(name, ()), for_training(name, "photos", "", ())
+        assert ours == changed(theirs, [f"data={job.NOISE}"])
+    assert job._chosen("resnet18", ()).batch_size == 32  # and not the 128 of `fast`
+    assert job._chosen("fine-tune", ("learning_rate=0.1",)).slow == preset("fine-tune").slow
+
+
+def test_a_larger_micro_batch_needs_more() -> None:
+    report = job.tune("lenet5", ("threads=1", "batch_size=128", "compile=no"), 15)
     needs = {row.settings["micro_batch"]: row.need_bytes or 0 for row in report.rows}
-    assert needs["64"] > needs["16"] > 0
+    assert needs["128"] > needs["32"] > 0
+    # Of buffers this large a training keeps what is freed, so both are measured.
+    assert {row.allocator for row in report.rows if row.settings["micro_batch"] == "128"} == {"kept", "system"}
+    assert len({(tuple(row.settings.items()), row.allocator) for row in report.rows}) == len(report.rows)
+
+
+def test_small_buffers_are_never_kept_so_nothing_else_is_claimed() -> None:
+    rows = job.tune("lenet5", (*QUICK, "compile=no", "memory_format=contiguous"), 1).rows
+    assert {row.allocator for row in rows} == {"system"}
+
+
+def test_what_is_set_is_not_varied() -> None:
+    report = job.tune("resnet20", (*QUICK, "input_size=8", "resize_to=8", "pad=1", "micro_batch=2", "compile=no",
+                                   "memory_format=contiguous", "precision=bf16"), 1)
+    assert {tuple(row.settings.values()) for row in report.rows} == {("bf16", "contiguous", "no", "2")}
+    assert report.settings()[-4:] == ["--set precision=bf16", "--set memory_format=contiguous", "--set compile=no",
+                                      "--set micro_batch=2"]
+    assert len(report.settings()) == 9
+    assert any("batch normalisation takes its statistics over those 2 pictures" in line for line in report.notes)
+
+
+def test_virtual_workers_are_measured_in_their_own_parts() -> None:
+    report = job.tune("lenet5", ("threads=1", "batch_size=16", "virtual_workers=8"), 1)
+    assert {row.settings["micro_batch"] for row in report.rows} == {"2"}
+    assert not any("micro_batch" in line or "compile=yes" in line for line in report.settings())
+    check(for_training("lenet5", "photos", "", [line.removeprefix("--set ") for line in report.settings()]))
+
+
+def test_micro_batches_divide_what_they_are_a_part_of() -> None:
+    assert job._parts(preset("fast"), 64) == [32, 16]
+    assert job._parts(preset("fast"), 50) == [25]
+    assert job._parts(preset("fast"), 1) == []
+    assert job._parts(changed(preset("fast"), ["mixup=0.2"]), 2) == []
 
 
 def test_what_does_not_fit_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,3 +83,17 @@ def test_what_does_not_fit_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="no step could be measured") as caught:
         job.tune("lenet5", QUICK, 1)
     assert caught.value.details == ("does not fit into memory",)
+
+
+def test_where_the_batch_does_not_fit_the_formats_are_compared_with_what_fits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job, "needed", lambda training, micro: SimpleNamespace(peak=micro))
+    monkeypatch.setattr(job, "available_memory", lambda device: 10)
+    report = job.tune("lenet5", ("threads=1", "batch_size=16", "compile=no"), 1)
+    assert (report.rows[0].settings["micro_batch"], report.rows[0].problem) == ("16", "does not fit into memory")
+    measured = {row.settings["memory_format"] for row in report.rows if row.settings["micro_batch"] == "8"}
+    assert measured == {"contiguous", "channels-last"}
+    assert report.best.images_per_second is not None
+
+
+def test_sizes() -> None:
+    assert (size(None), size(3 << 19), size(3 << 29)) == ("unknown", "1.5 MiB", "1.5 GiB")

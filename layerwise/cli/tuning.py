@@ -9,6 +9,7 @@ import typer
 from layerwise.cli.app import Json, Set
 from layerwise.cli.tables import print_json, print_table
 from layerwise.console import note, out
+from layerwise.errors import amount
 
 
 def register(app: typer.Typer) -> None:
@@ -23,23 +24,31 @@ def tune(
     settings: Set = None,
     as_json: Json = False,
 ) -> None:
-    """Measures precision, memory format, allocator, micro-batch and compiler; says what is fastest here and fits."""
+    """Measures precision, memory format, compiler, micro-batch, where not set; says what is fastest here and fits."""
     from layerwise.jobs.tune import tune as measure
 
     report = measure(name, tuple(settings or ()), seconds)
     if as_json:
         return print_json(report.to_json())
-    print_table(("precision", "memory format", "compile", "micro-batch", "allocator", "images/s", "needs"),
+    print_table(("precision", "memory format", "compile", "micro-batch", "allocator", "images/s", "a step needs"),
                 [(row.settings["precision"], row.settings["memory_format"], row.settings["compile"],
                   row.settings["micro_batch"], row.allocator,
                   row.problem if row.images_per_second is None else f"{row.images_per_second:,.1f}",
-                  "unknown" if row.need_bytes is None else f"{row.need_bytes / 2**30:.2f} GiB") for row in report.rows])
+                  size(row.need_bytes)) for row in report.rows])
     machine = report.hardware
-    out(f"\n{report.network}, {'x'.join(map(str, report.input))}, batch {report.batch_size}: fastest "
-        f"{report.best.images_per_second:,.1f} images/s; validation {report.validation_images_per_second:,.1f} "
-        "images/s")
+    out(f"\n{report.network}, {'x'.join(map(str, report.input))}, recipe {report.recipe}, batch {report.batch_size}: "
+        f"fastest {report.best.images_per_second:,.1f} images/s; validation "
+        f"{report.validation_images_per_second:,.1f} images/s")
     out(" ".join(report.settings()))
-    free = "unknown" if report.free_bytes is None else f"{report.free_bytes / 2**30:.1f} GiB"
-    note(f"{machine['device']} ({machine['cpu']}), {machine['threads']} threads; memory free {free}; measured in "
-         f"{report.seconds:.0f} s")
+    for line in report.notes:
+        note(line)
+    note(f"{machine['device']} ({machine['cpu']}), {amount(machine['threads'], 'threads')}; memory free "
+         f"{size(report.free_bytes)}; measured in {report.seconds:.0f} s")
     return None
+
+
+def size(count: int | None) -> str:
+    """Bytes for people."""
+    if count is None:
+        return "unknown"
+    return f"{count / 2**30:.1f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"

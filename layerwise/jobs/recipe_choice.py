@@ -41,7 +41,7 @@ def find(name: str) -> Recipe:
 def changed_recipe(name: str, settings: Sequence[str]) -> Recipe:
     """The recipe that `name` means with `settings` applied and checked; every problem of them at once."""
     recipe, problems = applied(find(name), settings)
-    _raise_together(problems)
+    raise_together(problems)
     return recipe
 
 
@@ -73,7 +73,7 @@ def applied(recipe: Recipe, settings: Sequence[str]) -> tuple[Recipe, list[Layer
     return recipe, problems
 
 
-def _raise_together(problems: Sequence[LayerwiseError]) -> None:
+def raise_together(problems: Sequence[LayerwiseError]) -> None:
     """Raises the problem, or one that tells them all."""
     if len(problems) > 1:
         details = [line for problem in problems for line in (problem.details or (problem.what,))]
@@ -100,7 +100,7 @@ def for_training(network: str, data: str, name: str, settings: Sequence[str]) ->
         problems.append(error)
     recipe, found = applied(dataclasses.replace(recipe, network=network, data=data), settings)
     # Of another recipe than the one that was meant only what is wrong in any is told.
-    _raise_together([*problems, *(found if not problems else [one for one in found if one.what.startswith("--set")])])
+    raise_together([*problems, *(found if not problems else [one for one in found if one.what.startswith("--set")])])
     return recipe
 
 

@@ -1,7 +1,8 @@
-"""`layerwise tune`: what is fastest on this machine for a network, and what fits, measured in about a minute.
+"""`layerwise tune`: what is fastest on this machine for a recipe, and what fits, measured in about a minute.
 
-One after another is varied and the fastest kept: precision, memory format, allocator, compiler, micro-batch. What
-is timed is the training's own step on noise of the network's input size; the validation is timed with the winner.
+It begins with what a training would choose by itself, the micro-batch as large as fits. Then one after another is
+varied and the fastest kept: memory format, precision, allocator, compiler, micro-batch; what was set is left as it is.
+What is timed is the training's own step on noise of the recipe's input size; the validation is timed with the winner.
 """
 
 from __future__ import annotations
@@ -10,33 +11,41 @@ import dataclasses
 import statistics
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from layerwise import hardware, models
-from layerwise.allocator import kept_buffers
+from layerwise.allocator import kept_buffers, left_alone
+from layerwise.data.order import Place
 from layerwise.data.preprocess import fit_preprocess
 from layerwise.data.source import DataSet, Samples
-from layerwise.errors import InputError
-from layerwise.jobs.recipe_choice import changed_recipe
+from layerwise.errors import InputError, nearest
+from layerwise.jobs.recipe_choice import applied, find, for_training, raise_together
 from layerwise.recipe import Recipe, changed
+from layerwise.recipes.presets import PRESETS
 from layerwise.train import gradients
 from layerwise.training.memory import activation_bytes
 from layerwise.training.probe import MARGIN, available_memory, needed, validation_batch
 from layerwise.training.state import Training, assemble
 
 CLASSES = 10
-COMPILES = 40.0  # seconds of the budget that must be left on a CPU before the compiler is tried
-PARTS = 9  # measurements into which the seconds are divided
+NOISE = "noise"  # in place of data and of a model to start from
+COMPILES = 40.0  # seconds that are kept for the compiler on a CPU; with half of them left it is tried
+PARTS = 9  # measurements into which the other seconds are divided
+TOO_LARGE = "does not fit into memory"
+ALONE = "MALLOC_TOP_PAD_=131072"  # glibc's own value: nothing is changed but that a training finds it chosen
 
 
 @dataclass(frozen=True)
 class Row:
-    """One measurement: the settings, training images a second (None: `problem` says why), what a step needs."""
+    """One measurement: the settings, training images a second (None: `problem` says why), what a step needs beyond
+    the weights. `allocator`: "kept" freed buffers, or the "system"'s."""
 
     settings: dict[str, str]
     allocator: str
@@ -47,62 +56,101 @@ class Row:
 
 @dataclass(frozen=True)
 class TuneReport:
-    """All rows, the fastest that fits, the images a second of the validation, and the machine."""
+    """All rows, the fastest that fits, the images a second of the validation, and the machine.
 
+    `notes` say what was not tried, and what of the fastest changes more than the speed.
+    """
+
+    recipe: str
     network: str
     input: tuple[int, int, int]
     batch_size: int
+    chosen: tuple[str, ...]
     rows: tuple[Row, ...]
     best: Row
     validation_images_per_second: float
     free_bytes: int | None
     seconds: float
     hardware: dict[str, Any]
+    notes: tuple[str, ...]
 
     def to_json(self) -> dict[str, Any]:
         """Everything, as JSON."""
         return asdict(self) | {"set": self.settings()}
 
     def settings(self) -> list[str]:
-        """What to paste behind `layerwise train`."""
-        return [f"--set {name}={value}" for name, value in self.best.settings.items()]
+        """What to paste behind `layerwise train`: what was given, and the fastest."""
+        return [f"--set {setting}" for setting in self.chosen]
 
 
-def tune(name: str, settings: tuple[str, ...] = (), seconds: float = 60.0) -> TuneReport:
+def tune(name: str, settings: Sequence[str] = (), seconds: float = 60.0) -> TuneReport:
     """Measures for about `seconds` what is fastest for `name`: a network, a preset, a recipe's file or a run.
 
     Raises InputError for what is none of them, and where nothing could be measured.
     """
     if not 1 <= seconds <= 3600:
         raise InputError(f"--seconds {seconds:g}: must be from 1 to 3600")
-    recipe = changed_recipe("fast", [f"network={name}", *settings]) if name in models.names() else changed_recipe(
-        name, list(settings))
-    bench = _Bench(hardware.resolve(dataclasses.replace(recipe, start_from="", freeze=(), slow=(), unfreeze_at=0)),
-                   seconds)
-    device = torch.device(bench.recipe.device)
-    trials: list[tuple[str, list[str]]] = [("memory_format", ["contiguous", "channels-last"])]
-    if device.type == "cuda" or hardware.cpu_computes_bf16():
-        trials.append(("precision", ["fp32", "bf16"]))
-    chosen = {"precision": "fp32", "memory_format": "contiguous", "compile": "no",
-              "micro_batch": str(bench.recipe.batch_size)}
-    best = bench.measure(chosen, "kept")
-    for field, values in trials:
-        for value in values:
-            if value != best.settings[field]:
-                best = _faster(best, bench.measure(best.settings | {field: value}, "kept"))
-    if device.type == "cpu":
-        best = _faster(best, bench.measure(best.settings, "system"))
-    for part in (2, 4):
-        micro = max(1, bench.recipe.batch_size // part)
-        best = _faster(best, bench.measure(best.settings | {"micro_batch": str(micro)}, best.allocator))
-    if device.type == "cuda" or bench.left() > COMPILES:
-        best = _faster(best, bench.measure(best.settings | {"compile": "yes"}, best.allocator))
+    recipe = dataclasses.replace(_chosen(name, settings), start_from="")
+    given = {setting.partition("=")[0].strip(): setting for setting in settings}
+    fixed = {field for field in ("precision", "memory_format", "compile", "micro_batch")
+             if field in given and getattr(recipe, field) not in ("auto", 0)}
+    if recipe.virtual_workers or recipe.batch_norm == "all":  # neither is compiled
+        fixed.add("compile")
+    if recipe.virtual_workers:  # the parts of the batch are the recipe's
+        fixed.add("micro_batch")
+    bench = _Bench(hardware.resolve(recipe), seconds, "compile" not in fixed)
+    notes: list[str] = []
+    compiled = "compile" in given and recipe.compile == "yes"
+    own = best = bench.fitting(None if "micro_batch" in fixed else recipe, compiled)
+    for field, values in bench.choices().items():
+        for value in values if field not in fixed else ():
+            if value != own.settings[field]:
+                best = _faster(best, bench.measure(best.settings | {field: value}))
+    if best.allocator == "kept":
+        best = _faster(best, bench.measure(best.settings, keep=False))
+    if "compile" not in fixed:
+        if bench.device.type == "cuda" or bench.left() > COMPILES / 2:
+            best = _faster(best, bench.measure(best.settings | {"compile": "yes"}, best.allocator == "kept"))
+        else:
+            notes.append(f"the compiler was not tried, it takes about {COMPILES:g} s: "
+                         f"--seconds {bench.spent() + 2 * COMPILES:.0f}")
+    for micro in () if "micro_batch" in fixed else _parts(recipe, int(best.settings["micro_batch"])):
+        if bench.left() <= 0:
+            notes.append(f"micro-batches of {micro} and less were not tried for want of time")
+            break
+        best = _faster(best, bench.measure(best.settings | {"micro_batch": str(micro)}, best.allocator == "kept"))
     if best.images_per_second is None:
         raise InputError(f"{name}: no step could be measured", details=sorted({row.problem for row in bench.rows}))
-    return TuneReport(bench.recipe.network, bench.shape, bench.recipe.batch_size, tuple(bench.rows), best,
-                      bench.validation(best), available_memory(device), round(bench.spent(), 1),
-                      hardware.describe(changed(bench.recipe, [f"{key}={value}" for key, value in
-                                                               best.settings.items()])))
+    # A training takes the whole batch, or what fits of it, by itself.
+    whole = recipe.virtual_workers or int(best.settings["micro_batch"]) == recipe.batch_size
+    chosen = [f"{field}={value}" for field, value in best.settings.items() if not (whole and field == "micro_batch")]
+    for field in best.settings:
+        given.pop(field, None)
+    return TuneReport(recipe.name, recipe.network, bench.shape, recipe.batch_size, (*given.values(), *chosen),
+                      tuple(bench.rows), best, bench.validation(best), available_memory(bench.device),
+                      round(bench.spent(), 1), hardware.describe(bench.with_settings(best.settings)),
+                      (*notes, *bench.warnings(best)))
+
+
+def _chosen(name: str, settings: Sequence[str]) -> Recipe:
+    """The checked recipe: for a network the one that `layerwise train NETWORK FOLDER` takes."""
+    if name in models.names():
+        return for_training(name, NOISE, "", settings)
+    if name not in PRESETS and not Path(name).exists():
+        near = nearest(name, [*models.names(), *PRESETS])
+        raise InputError(f"{name!r}: no network, preset, recipe's file or run{near}",
+                         mend="`layerwise models` and `layerwise recipe` list the names.")
+    recipe = find(name)
+    started = recipe.start_from or (NOISE if recipe.slow or recipe.freeze else "")  # no step depends on the weights
+    recipe, problems = applied(dataclasses.replace(recipe, data=recipe.data or NOISE, start_from=started), settings)
+    raise_together(problems)
+    return recipe
+
+
+def _parts(recipe: Recipe, micro: int) -> list[int]:
+    """A half and a quarter of the micro-batch, where a recipe may have them."""
+    least = 2 if recipe.mixup else 1
+    return [micro // part for part in (2, 4) if micro % part == 0 and micro // part >= least]
 
 
 def _faster(one: Row, other: Row) -> Row:
@@ -112,18 +160,21 @@ def _faster(one: Row, other: Row) -> Row:
 class _Bench:
     """Noise in the shape of the recipe's pictures, and the clock."""
 
-    def __init__(self, recipe: Recipe, seconds: float) -> None:
+    def __init__(self, recipe: Recipe, seconds: float, compiles: bool) -> None:
         channels, *_, side = models.published_input(recipe.network)
         side, channels = recipe.input_size or side, recipe.channels or channels
         self.recipe = dataclasses.replace(recipe, input_size=side, channels=channels)
-        self.shape = (channels, side, side)
+        self.shape, self.device = (channels, side, side), torch.device(recipe.device)
         self.rows: list[Row] = []
         self._started, self._seconds = time.perf_counter(), seconds
+        kept = COMPILES if compiles and self.device.type == "cpu" else 0.0
+        self._each = max(seconds / 30, (seconds - kept) / PARTS)
         count = max(2, recipe.batch_size)
         noise = np.random.default_rng(0).integers(0, 256, (count, side, side, channels), dtype=np.uint8)
         samples = Samples(name="train", class_names=tuple(map(str, range(CLASSES))),
                           labels=np.arange(count) % CLASSES, ids=tuple(map(str, range(count))), images=noise)
-        self._data = DataSet(name="noise", train=samples, val=samples, test=None, notes=(), licence="none: noise")
+        self._data = DataSet(name=NOISE, train=samples, val=samples, test=None, notes=(), licence="none: noise")
+        self._preprocess = fit_preprocess(samples, dataclasses.replace(self.recipe, resize="none"))
 
     def spent(self) -> float:
         return time.perf_counter() - self._started
@@ -131,25 +182,48 @@ class _Bench:
     def left(self) -> float:
         return self._seconds - self.spent()
 
-    def measure(self, settings: dict[str, str], allocator: str) -> Row:
-        """The rate of training steps; the row is kept."""
-        row = self._measured(settings, allocator)
+    def with_settings(self, settings: dict[str, str]) -> Recipe:
+        return changed(self.recipe, [f"{key}={value}" for key, value in settings.items()])
+
+    def choices(self) -> dict[str, tuple[str, ...]]:
+        """What is varied for its speed alone."""
+        bf16 = self.device.type == "cuda" or (self.device.type == "cpu" and hardware.cpu_computes_bf16())
+        return {"memory_format": ("contiguous", "channels-last"), "precision": ("fp32", "bf16") if bf16 else ()}
+
+    def fitting(self, recipe: Recipe | None, compiled: bool) -> Row:
+        """What a training chooses by itself, not compiled unless asked; smaller micro-batches of `recipe` until one
+        fits."""
+        own = self.recipe
+        settings = {"precision": own.precision, "memory_format": own.memory_format,
+                    "compile": "yes" if compiled else "no", "micro_batch": str(own.micro_batch)}
+        row = self.measure(settings)
+        while recipe is not None and row.problem == TOO_LARGE and (smaller := _parts(recipe, own.micro_batch)):
+            own = dataclasses.replace(own, micro_batch=smaller[0])
+            row = self.measure(settings | {"micro_batch": str(smaller[0])})
+        return row
+
+    def measure(self, settings: dict[str, str], keep: bool = True) -> Row:
+        """The rate of training steps, with the allocator as a training has it or (`keep` False) as the system has it;
+        the row is kept."""
+        row = self._measured(settings, keep)
         self.rows.append(row)
         return row
 
-    def _measured(self, settings: dict[str, str], allocator: str) -> Row:
+    def _measured(self, settings: dict[str, str], keep: bool) -> Row:
         with tempfile.TemporaryDirectory() as place:
             training = self._training(Path(place), settings)
+            activations = activation_bytes(training) if keep else 0
+            allocator = "system" if self.device.type != "cpu" or left_alone(activations) else "kept"
             need = needed(training, training.position.micro_batch)
             free = available_memory(training.device)
             peak = None if need is None else need.peak
             if peak is not None and free is not None and peak > free * (1 - MARGIN):
-                return Row(settings, allocator, None, peak, "does not fit into memory")
+                return Row(settings, allocator, None, peak, TOO_LARGE)
             batch = self._batch(training)
             training.model.train()
-            with kept_buffers(activation_bytes(training) if allocator == "kept" else 0, training.device.type):
+            with kept_buffers(activations, training.device.type):
                 try:
-                    times = self._times(lambda: self._step(training, batch), training.device)
+                    times = self._times(lambda: self._step(training, batch))
                 except RuntimeError as error:
                     return Row(settings, allocator, None, peak, str(error).splitlines()[0][:120])
             return Row(settings, allocator, self.recipe.batch_size / statistics.median(times), peak)
@@ -160,36 +234,57 @@ class _Bench:
             training = self._training(Path(place), row.settings)
             batch = self._batch(training)["image"][: validation_batch(training)]
             model = training.model.eval()
-            with torch.inference_mode(), hardware.autocast(training.recipe):
-                times = self._times(lambda: model(batch), training.device)
+            activations = activation_bytes(training) if row.allocator == "kept" else 0
+            with (kept_buffers(activations, training.device.type), torch.inference_mode(),
+                  hardware.autocast(training.recipe)):
+                times = self._times(lambda: model(batch))
             return len(batch) / statistics.median(times)
 
+    def warnings(self, row: Row) -> list[str]:
+        """What has to be said of the fastest."""
+        told, micro = [], int(row.settings["micro_batch"])
+        with tempfile.TemporaryDirectory() as place:
+            training = self._training(Path(place), row.settings)
+            if micro < self.recipe.batch_size and any(isinstance(one, _BatchNorm) for one in training.model.modules()):
+                told.append(f"micro_batch={micro} changes what is learned: batch normalisation takes its statistics "
+                            f"over those {micro} pictures, not over the batch of {self.recipe.batch_size}")
+            if self.device.type == "cpu" and row.allocator == "system" and not left_alone(activation_bytes(training)):
+                told.append(f"a training keeps freed buffers; put {ALONE} before the command to leave the allocator "
+                            "as the system has it")
+        return told
+
     def _training(self, place: Path, settings: dict[str, str]) -> Training:
-        recipe = changed(self.recipe, [f"{key}={value}" for key, value in settings.items()])
-        preprocess = fit_preprocess(self._data.train, recipe)
-        return assemble(place, recipe, self._data, preprocess, None)
+        return assemble(place, self.with_settings(settings), self._data, self._preprocess, None)
 
     def _batch(self, training: Training) -> dict[str, Any]:
-        count = self.recipe.batch_size
+        recipe, count = self.recipe, self.recipe.batch_size
         images = torch.rand(count, *self.shape).to(training.device)
-        return {"image": images.contiguous(memory_format=hardware.memory_format(training.recipe)),
-                "label": torch.arange(count) % CLASSES, "index": torch.arange(count), "bad": []} | (
-                    {"label_b": torch.arange(count) % CLASSES, "weight": torch.ones(count)}
-                    if self.recipe.mixup > 0 else {})
+        batch = {"image": images.contiguous(memory_format=hardware.memory_format(training.recipe)),
+                 "label": torch.arange(count) % CLASSES, "index": torch.arange(count), "bad": []}
+        if recipe.mixup > 0:
+            batch |= {"label_b": torch.arange(count) % CLASSES, "weight": torch.ones(count)}
+        if recipe.virtual_workers:
+            batch["worker"] = torch.from_numpy(Place(0, workers=recipe.virtual_workers).worker(np.arange(count)))
+        return batch
 
     def _step(self, training: Training, batch: dict[str, Any]) -> None:
         gradients(training, batch)
         training.optimiser.step()
 
-    def _times(self, run: Any, device: torch.device) -> list[float]:
-        """Seconds of calls after one that is not counted: at least two, for a part of the whole time."""
-        run()
-        end = time.perf_counter() + self._seconds / PARTS
+    def _times(self, run: Any) -> list[float]:
+        """Seconds of calls after one that is not counted: at least two, one where that already took too long."""
+        started = time.perf_counter()
+        self._call(run)
+        least = 2 if time.perf_counter() - started < self._each else 1
+        end = time.perf_counter() + self._each
         times: list[float] = []
-        while len(times) < 2 or (time.perf_counter() < end and len(times) < 200):
+        while len(times) < least or (time.perf_counter() < end and len(times) < 200):
             started = time.perf_counter()
-            run()
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
+            self._call(run)
             times.append(time.perf_counter() - started)
         return times
+
+    def _call(self, run: Any) -> None:
+        run()
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
