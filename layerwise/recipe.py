@@ -76,8 +76,8 @@ class Recipe:
                       "none", "per-channel", "raw")  # fmt: skip
     # augmentation
     crop: str = _field(
-        "none; pad: pad and crop; resized: random area and shape; scale: shorter side in scale_range, then crop",
-        "none", "pad", "resized", "scale",
+        "none; pad: pad and crop; resized: random area and shape; scale: shorter side in scale_range, then crop; "
+        "square: that from the middle square", "none", "pad", "resized", "scale", "square",
     )  # fmt: skip
     pad: int = _field("border before the crop, in pixels, of the colour pad_with", least=0)
     pad_with: str = _field("colour of the border: the mean of the training pictures (the papers' zeros), or black",
@@ -86,7 +86,7 @@ class Recipe:
     flip_turns: str = _field("which half: drawn anew in each epoch, or alternate: drawn once, then each in turns",
                              "drawn", "alternate", formerly="drawn")  # fmt: skip
     crop_area_min: float = _field("smallest part of the picture's area in crop=resized", above=0, most=1)
-    scale_range: tuple[int, int] = _field("shortest and longest shorter side in crop=scale, in pixels", least=1)
+    scale_range: tuple[int, int] = _field("shortest and longest shorter side in crop=scale, square, in pixels", least=1)
     colour: str = _field("pca: AlexNet's colour augmentation", "none", "pca")
     colour_sigma: float = _field("standard deviation of the colour augmentation", least=0)
     mixup: float = _field("alpha of the Beta distribution of the mixing weight; 0: no mixing", least=0)

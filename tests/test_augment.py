@@ -40,6 +40,7 @@ CROPS = {
     "pad": {"crop": "pad", "pad": 3},
     "resized": {"crop": "resized", "resize": "squash", "input_size": 10},
     "scale": {"crop": "scale", "scale_range": (11, 19), "resize": "short-side", "resize_to": 12, "input_size": 10},
+    "square": {"crop": "square", "scale_range": (12, 12), "resize": "short-side", "resize_to": 12, "input_size": 10},
 }
 
 
@@ -213,6 +214,21 @@ def test_the_shorter_side_is_drawn_from_its_whole_range_and_then_cropped() -> No
             assert np.array_equal(found, expected)
     sides = 11 + (draw(chosen, 0, KEYS).crop[:, 0] * 9).astype(int)
     assert stats.chisquare(np.bincount(sides - 11, minlength=9)).pvalue > LEAST
+
+
+def test_a_square_crop_comes_from_the_middle_square_alone() -> None:
+    """AlexNet, section 2: the central 256x256 is cut out first, so the ends of a long picture are never seen."""
+    samples, last = in_memory(3, size=30), 1 - 2**-53
+    square, scale = (recipe(**CROPS["square"] | {"crop": crop}, flip=False) for crop in ("square", "scale"))
+    preprocess = fit_preprocess(samples, square)
+    for image, first in ((noise(12, 20, 3), (0, 4)), (noise(20, 12, 3), (4, 0))):
+        for numbers, moved in (((0.0, 0.0), (0, 0)), ((0.5, last), (1, 2)), ((last, last), (2, 2))):
+            top, left = first[0] + moved[0], first[1] + moved[1]
+            draws = Draws(np.array([[0.0, *numbers]]), np.array([False]))
+            found = augment_picture(image, draws, 0, square, preprocess)
+            assert np.array_equal(found, image[top : top + 10, left : left + 10])
+        ends = augment_picture(image, draws, 0, scale, preprocess)
+        assert np.array_equal(ends, image[-10:, -10:]), "the control: from the whole picture they are"
 
 
 @pytest.mark.parametrize("crop", sorted(CROPS))

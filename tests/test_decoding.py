@@ -315,7 +315,8 @@ def folder(place: Path, count: int = 12) -> Samples:
                    tuple(paths))
 
 
-@pytest.mark.parametrize("crop", [CROP, {**CROP, "crop": "scale", "scale_range": (64, 120)}])
+@pytest.mark.parametrize("crop", [CROP, *({**CROP, "crop": crop, "scale_range": (64, 120)}
+                                         for crop in ("scale", "square"))])
 def test_the_batches_of_a_folder_do_not_depend_on_threads_or_decoder(
     crop: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

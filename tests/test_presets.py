@@ -97,7 +97,7 @@ def test_alexnet_imagenet_is_the_papers() -> None:
     assert (recipe.schedule, recipe.plateau_drops, recipe.decay_factor) == ("plateau", 3, 0.1)
     assert (recipe.batch_size, recipe.reference_batch, recipe.learning_rate) == (128, 128, 0.01)
     assert (recipe.momentum, recipe.nesterov, recipe.velocity, recipe.weight_decay) == (0.9, False, "inside", 5e-4)
-    assert (recipe.crop, recipe.scale_range, recipe.input_size, recipe.flip) == ("scale", (256, 256), 227, True)
+    assert (recipe.crop, recipe.scale_range, recipe.input_size, recipe.flip) == ("square", (256, 256), 227, True)
     assert (recipe.colour, recipe.colour_sigma, recipe.mean, recipe.std) == ("pca", 0.1, "per-pixel", "raw")
     assert recipe.protocol == "ten-crop"
     assert any("227" in text for text in NOTES["alexnet-imagenet"].deviations)

@@ -325,6 +325,7 @@ CONTRADICTIONS = [
     (["pad=0"], "crop=pad with pad=0", ["crop=none"]),
     (["colour=pca", "channels=1"], "colour=pca with channels=1", ["channels=3"]),
     (["crop=scale", "input_size=224"], "crop=scale with resize=none", ["resize=short-side", "resize_to=256"]),
+    (["crop=square", "input_size=224"], "crop=square with resize=none", ["resize=short-side", "resize_to=256"]),
     (["crop=scale", "input_size=300", "resize=short-side", "resize_to=300"], "scale_range=256,480 starts below",
      ["scale_range=300,400"]),
     (["scale_range=480,256"], "scale_range=480,256 is not ascending", ["scale_range=256,256"]),

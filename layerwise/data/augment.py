@@ -46,7 +46,7 @@ __all__ = [
 GRAIN = 32_768  # numbers up to which torch works in the calling thread alone
 TRIES = 10  # of the random resized crop, before the centre is taken
 RATIOS = (3 / 4, 4 / 3)  # its aspect ratios, width over height
-NUMBERS = {"none": 0, "pad": 2, "resized": 4 * TRIES, "scale": 3}  # uniform numbers that each crop takes
+NUMBERS = {"none": 0, "pad": 2, "resized": 4 * TRIES, "scale": 3, "square": 3}  # uniform numbers that each crop takes
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +83,7 @@ def whole_batches(recipe: Recipe, preprocess: Preprocess) -> bool:
 def check_augmentation(recipe: Recipe, preprocess: Preprocess, colour: Colour | None) -> None:
     """Raises InputError where the recipe's augmentation and the preprocessing do not agree."""
     low = recipe.scale_range[0]
-    if recipe.crop == "scale" and low < preprocess.size:
+    if recipe.crop in ("scale", "square") and low < preprocess.size:
         raise InputError(
             f"scale_range starts at {low}, below the network's input of {preprocess.size} pixels",
             "The crop would be larger than the resized picture.",
@@ -156,6 +156,8 @@ def augment_picture(
                 image = resize.resize_short_side(image, side, preprocess.interpolation)
             else:
                 image = resample(image, *_sides(picture, side), preprocess.interpolation, scratch)
+            if recipe.crop == "square":
+                image = resize.centre_crop(image, side, side)
             top = int(numbers[1] * (image.shape[0] - size + 1))
             left = int(numbers[2] * (image.shape[1] - size + 1))
             image = image[top : top + size, left : left + size]
@@ -199,7 +201,7 @@ def crop_needs(
             return Needs()
         return Needs(largest_scale(height, width, short_side(recipe, numbers)))
 
-    return {"resized": box, "scale": whole}.get(recipe.crop)
+    return {"resized": box, "scale": whole, "square": whole}.get(recipe.crop)
 
 
 def _strip(height: int, width: int) -> bool:
@@ -208,7 +210,7 @@ def _strip(height: int, width: int) -> bool:
 
 
 def short_side(recipe: Recipe, numbers: NDArray[np.float64]) -> int:
-    """The shorter side that crop=scale draws, uniform in `scale_range`."""
+    """The shorter side that crop=scale and crop=square draw, uniform in `scale_range`."""
     low, high = recipe.scale_range
     return low + int(numbers[0] * (high - low + 1))
 

@@ -137,9 +137,9 @@ def _pictures(recipe: Values) -> Iterator[str]:
     low, high = recipe["scale_range"]
     if low > high:
         yield f"scale_range={low},{high} is not ascending"
-    if crop == "scale":
+    if crop in ("scale", "square"):
         if resize != "short-side":
-            yield f"crop=scale with resize={resize}: it resizes the shorter side; set resize=short-side"
+            yield f"crop={crop} with resize={resize}: it resizes the shorter side; set resize=short-side"
         if size and low < size:
             yield f"scale_range={low},{high} starts below input_size={size}: the crop would not fit"
     if recipe["colour"] == "pca" and recipe["channels"] == 1:

@@ -183,7 +183,7 @@ _ALEXNET_IMAGENET = replace(
     resize_to=256,
     mean="per-pixel",
     std="raw",  # "centered raw RGB values" (section 2), for which its small weights are made
-    crop="scale",
+    crop="square",  # "cropped out the central 256x256 patch" (section 2)
     scale_range=(256, 256),
     colour="pca",
     duration=90,
@@ -294,7 +294,6 @@ NOTES: dict[str, PresetNote] = {
         "sections 4 and 5",
         (
             "crops of 227: the network's first layer gives 55x55 maps from 227, not from the 224 that are printed",
-            "crops are taken from the whole picture at shorter side 256; the paper cut out the middle 256x256 first",
             "plateau: no fall of the validation error by 0.001 within 5 epochs; the paper dropped the rate by hand",
             "training may end at the plateau after the third drop, at 90 epochs at the latest; the paper: about 90",
             "weight decay on the weights of convolutions and fc layers only: the paper writes its rule for weights",

@@ -20,7 +20,6 @@ from layerwise.recipes.presets import preset
 
 OPEN_IMAGENET = (
     "crops of 227: the first layer gives 55x55 maps from 227, not from the 224 that are printed",
-    "crops are taken from the whole picture at shorter side 256; the paper cut out the middle 256x256 first",
     "plateau: no fall of the validation error by 0.001 within 5 epochs, three times; the paper: by hand",
     "training ends at the plateau after the third drop, at 90 epochs at the latest; the paper: roughly 90",
     "weight decay on the weights of convolutions and fc layers only: the paper writes its rule for weights",
