@@ -18,8 +18,10 @@ from layerwise.models.costs import costs
 from layerwise.recipe import Recipe
 
 NATIVE = {"digits": (1, 8), "mnist": (1, 28), "fashion-mnist": (1, 28), "cifar10": (3, 32), "cifar100": (3, 32)}
-PICTURES = {"digits": 1438, "mnist": 60_000, "fashion-mnist": 60_000, "cifar10": 50_000, "cifar100": 50_000}
-IMAGENET_PICTURES = 1_281_167  # ILSVRC-2012's training pictures
+PICTURES = {"digits": 1438, "mnist": 60_000, "fashion-mnist": 60_000, "cifar10": 50_000, "cifar100": 50_000,
+            **{name: edition.pictures["train"] for name, edition in EDITIONS.items() if "train" in edition.pictures},
+            "imagenet-fall2009": 4_450_000}  # half of 8.9 million (AlexNet, section 6)
+VALIDATED = {name: edition.pictures["val"] for name, edition in EDITIONS.items() if "val" in edition.pictures}
 FORWARD, TRAINING = 2, 6  # operations a multiply-add
 PREFIXES = ((1e18, "EFLOP"), (1e15, "PFLOP"), (1e12, "TFLOP"), (1e9, "GFLOP"))
 
@@ -40,13 +42,15 @@ def passes(recipe: Recipe) -> float:
     """Operations a multiply-add of a picture's forward pass, over the whole training."""
     held = recipe.validation if recipe.validation >= 1 else recipe.validation * pictures(recipe)
     epoch = max(1.0, pictures(recipe) - held)
+    if recipe.data in VALIDATED:  # validation pictures of its own: none are held out
+        held, epoch = VALIDATED[recipe.data], pictures(recipe)
     seen = recipe.duration * (recipe.batch_size if recipe.unit == "iterations" else epoch)
     return TRAINING * seen + FORWARD * held * math.ceil(recipe.duration / recipe.evaluate_every)
 
 
 def pictures(recipe: Recipe) -> int:
-    """The training pictures of a named data set; ImageNet's number where it is another."""
-    return PICTURES.get(recipe.data, IMAGENET_PICTURES if recipe.data in EDITIONS or recipe.input_size > 64 else 50_000)
+    """The training pictures of a named data set; of another ImageNet's number, or CIFAR-10's for small pictures."""
+    return PICTURES.get(recipe.data, PICTURES["imagenet" if recipe.input_size > 64 else "cifar10"])
 
 
 def input_of(recipe: Recipe) -> tuple[int, int]:

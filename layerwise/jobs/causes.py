@@ -22,7 +22,8 @@ from layerwise.recipes.values import show
 PARTS = ("milestones", "evaluate_every", "plateau_patience", "warmup_length", "unfreeze_at")
 # A name, the spread, or compared as what they mean.
 APART = ("name", "seed", "unit", "duration", "learning_rate", "reference_batch", *PARTS)
-PUBLISHED = {"cifar10": 50_000, "cifar100": 50_000, "mnist": 60_000, "fashion-mnist": 60_000, "imagenet": 1_281_167}
+PUBLISHED = {"cifar10": 50_000, "cifar100": 50_000, "mnist": 60_000, "fashion-mnist": 60_000, "imagenet": 1_281_167,
+             "imagenet-2010": 1_261_406}
 LONGEST = 8  # times as long: the source has 600 epochs for 90
 RESAMPLED = 0.05  # two lengths or parts that differ by less are one
 
@@ -115,7 +116,7 @@ def training_pictures(recipe: Recipe) -> int | None:
     if total is None:
         return None
     held = recipe.validation if recipe.validation >= 1 else round(recipe.validation * total)
-    return int(total - (0 if recipe.data == "imagenet" else held))  # ImageNet has validation pictures of its own
+    return int(total - (0 if recipe.data.startswith("imagenet") else held))  # it has validation pictures of its own
 
 
 def differences(here: Trained, there: Trained, printed: Mapping[str, float], again: Sequence[Again]) -> list[Cause]:

@@ -1,7 +1,7 @@
 """Figure 4: eight test pictures with their five most probable labels; five with their six nearest training pictures.
 
     layerwise reproduce alexnet/figure-4                  # small: a four-layer network on Fashion-MNIST, three seeds
-    layerwise reproduce alexnet/figure-4 --scale paper    # AlexNet on ILSVRC-2010, 0.47 EFLOP
+    layerwise reproduce alexnet/figure-4 --scale paper    # AlexNet on ILSVRC-2010, 0.49 EFLOP
 
 Nearest are those whose feature vectors in the last hidden layer have the smallest Euclidean distance (section 6.1).
 Beside them, what the paper tells and does not show: the six nearest in the pixels themselves. Over 500 test pictures it

@@ -3,7 +3,7 @@
     layerwise reproduce alexnet/lrn                  # small: Fashion-MNIST, 1,200 steps, three seeds
     layerwise reproduce alexnet/lrn --scale paper    # ILSVRC-2010, 90 epochs; CIFAR-10, 470 epochs
 
-Costs 0.49 EFLOP a row of ImageNet and 2.6 PFLOP a row of CIFAR-10 at paper scale; at small scale four minutes of one
+Costs 0.49 EFLOP a row of ImageNet and 2.4 PFLOP a row of CIFAR-10 at paper scale; at small scale four minutes of one
 core a seed of each of two networks.
 
 Left open in the paper: what the four-layer network is. The author's layer files have one of two convolutions and two

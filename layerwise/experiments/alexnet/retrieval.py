@@ -3,7 +3,7 @@
     layerwise reproduce alexnet/retrieval                  # small: a four-layer network on Fashion-MNIST, three seeds
     layerwise reproduce alexnet/retrieval --scale paper    # AlexNet on ILSVRC-2010
 
-Costs the training of figure 4's network (0.47 EFLOP at paper scale), then a pass over the training pictures and one or
+Costs the training of figure 4's network (0.49 EFLOP at paper scale), then a pass over the training pictures and one or
 two minutes for each auto-encoder.
 
 The paper proposes it and shows no numbers: Euclidean distances between feature vectors of the last hidden layer are
