@@ -20,6 +20,7 @@ from layerwise.errors import InputError, ToleranceError
 from layerwise.evaluate import EvaluateOptions, evaluate
 from layerwise.modelfile import ModelFile
 from layerwise.serve.predictor import Predictor, predict
+from tests.packed_photos import COUNTS, packed, paint
 
 NAMES = ("ant", "bee", "cat")
 
@@ -126,6 +127,21 @@ def test_a_bad_picture_changes_no_other_row(tmp_path: Path) -> None:
             assert before is not None
             assert row.prediction.class_names == before.class_names
             np.testing.assert_allclose(row.prediction.probabilities, before.probabilities, atol=1e-6)
+
+
+def test_shards_are_predicted_as_their_folder(tmp_path: Path) -> None:
+    folder = paint(tmp_path)
+    packed(folder, tmp_path / "shards")
+    of_folder = {Path(row.path).relative_to(folder).as_posix(): row.prediction
+                 for row in Predictor(model_file()).rows([folder])}
+    of_shards = {row.path.split(".tar: ")[1]: row.prediction for row in Predictor(model_file()).rows(
+        [tmp_path / "shards"])}
+    assert len(of_shards) == 2 * sum(COUNTS.values())
+    assert of_shards == of_folder
+    assert None not in of_shards.values()
+    (tmp_path / "shards" / "index.json").unlink()  # the control: without its index it is a folder without pictures
+    (row,) = Predictor(model_file()).rows([tmp_path / "shards"])
+    assert "holds no pictures" in row.error
 
 
 def test_folders_are_searched_in_order(tmp_path: Path) -> None:

@@ -20,12 +20,13 @@ from numpy.typing import NDArray
 
 from layerwise.data.container import EXTENSIONS
 from layerwise.data.images import ImageRules, open_image
+from layerwise.data.pieces import Slice
 from layerwise.errors import InputError, LayerwiseError, ToleranceError
 from layerwise.hardware import cores
 from layerwise.modelfile import ModelFile, read
 
 Picture = NDArray[np.uint8]
-Source = Picture | Path | str | bytes
+Source = Picture | Path | Slice | str | bytes
 
 
 @dataclass(frozen=True)
@@ -100,13 +101,13 @@ class Predictor:
         return [self._best(row, top) for row in self.probabilities(sources)]
 
     def rows(self, paths: Iterable[Path | str], top: int = 5) -> Iterator[Row]:
-        """A row for each file, and for each picture below a folder, in order.
+        """A row for each file, and for each picture below a folder or in a folder of shards, in order.
 
         A picture that can't be opened has an error in its row, and the rest goes on.
         """
         if top < 1:
             raise InputError(f"top={top}: must be at least 1")
-        files = pictures_below(paths)
+        files = _pictures_of(paths)
         with ThreadPoolExecutor(cores(), "layerwise-predict") as pool:
             ahead = [(file, pool.submit(self._try, file)) for file in islice(files, self.batch_size)]
             while ahead:
@@ -119,7 +120,7 @@ class Predictor:
         """The same as `rows`."""
         return self.rows(paths, top)
 
-    def _answered(self, found: Sequence[tuple[Path, Picture | str]], top: int) -> Iterator[Row]:
+    def _answered(self, found: Sequence[tuple[Path | Slice, Picture | str]], top: int) -> Iterator[Row]:
         good = [picture for _, picture in found if not isinstance(picture, str)]
         try:
             answers = iter(self._answer(good)) if good else iter(())
@@ -133,9 +134,9 @@ class Predictor:
             else:
                 yield Row(str(file), self._best(next(answers), top))
 
-    def _try(self, file: Path) -> Picture | str:
+    def _try(self, file: Path | Slice) -> Picture | str:
         try:
-            if file.is_dir():
+            if isinstance(file, Path) and file.is_dir():
                 os.scandir(file).close()  # raises where it may not be read
                 return f"{str(file)!r} holds no pictures ({', '.join(sorted(EXTENSIONS))})"
             return self.place(file)
@@ -164,6 +165,19 @@ def predict(model: ModelFile | Path | str, pictures: Iterable[Path | str], top: 
     """A row for each of the files and for each picture in the folders, by a model file, a run, or what `load` gave."""
     model_file = model if isinstance(model, ModelFile) else read(model)
     return list(Predictor(model_file).rows(pictures, top))
+
+
+def _pictures_of(paths: Iterable[Path | str]) -> Iterator[Path | Slice]:
+    """`pictures_below`, and those in folders of shards, split by split; InputError where such a folder is not sound."""
+    for path in paths:
+        if Path(path).is_dir():
+            from layerwise.data.shards import is_shards, read_shards  # a picture alone shall not wait for it
+
+            if is_shards(str(path)):
+                for rows in read_shards(str(path)).rows.values():
+                    yield from (row.path for row in rows)
+                continue
+        yield from pictures_below([path])
 
 
 def pictures_below(paths: Iterable[Path | str]) -> Iterator[Path]:
