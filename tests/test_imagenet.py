@@ -367,6 +367,21 @@ def test_fall_releases_are_halved_by_their_ids(tmp_path: Path, kind: str) -> Non
     assert set(data.train.ids) <= kept  # another class moves no picture
 
 
+@pytest.mark.parametrize("folder", ["imagenet-fall2011", "downloads"])
+def test_fall_2011_may_be_one_tar(tmp_path: Path, folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(EDITIONS, "imagenet-fall2011", Edition("ImageNet Fall 2011", 3, {"all": 12}))
+    root = put(tmp_path / folder, {"fall11_whole.tar": nested()})
+    data = open_data(str(root), DataOptions())
+    assert (data.name, data.doubts) == ("imagenet-fall2011", ())
+    assert {half(name) for name in data.train.ids} == {"train"}
+    apart = put(tmp_path / "apart" / "imagenet-fall2011", folders(""))
+    assert open_data(str(apart), DataOptions()).fingerprint == data.fingerprint
+    if folder != "downloads":
+        assert open_data("imagenet-fall2011", DataOptions(data_dir=tmp_path)).fingerprint == data.fingerprint
+    (root / "fall11_whole.tar").rename(root / "another.tar")
+    assert not looks_like_imagenet(root)
+
+
 def test_half_is_a_half() -> None:
     count = sum(half(f"n01440764/n01440764_{number}.JPEG") == "test" for number in range(10_000))
     assert abs(count - 5_000) < 250  # five deviations

@@ -6,7 +6,7 @@
 | Kaggle's tree | ILSVRC/Data/CLS-LOC/train/SYNSET/*.JPEG | .../val/*.JPEG, and LOC_val_solution.csv |
 | folders | train/SYNSET/*.JPEG, or train/SYNSET.tar | val/*.JPEG with either's labels, or val/SYNSET/*.JPEG |
 | ILSVRC-2010 | ILSVRC2010_images_train.tar, or folders | the same; test labelled by ..._test_ground_truth.txt |
-| Fall 2009, Fall 2011 | SYNSET/*.JPEG or SYNSET.tar | half of all pictures, drawn by `half` |
+| Fall 2009, Fall 2011 | SYNSET/*.JPEG or SYNSET.tar, or fall11_whole.tar | half of all pictures, drawn by `half` |
 
 Classes are synsets ("n01440764"), sorted. Ids are the same for each layout ("train/n01440764/n01440764_10026.JPEG",
 "val/ILSVRC2012_val_00000001.JPEG"), and so are order, fingerprint and training.
@@ -48,6 +48,7 @@ EDITIONS = {
 }
 ARCHIVE = re.compile(r"ILSVRC(2010|2012)_im(?:g|ages)_(train|val|test)\.tar")
 CLASS_TAR = re.compile(r"n\d{8}\.tar")
+WHOLE = "fall11_whole.tar"  # as Fall 2011 is handed out: a tar for each synset in it
 FALL = re.compile(r"(?<![a-z])fall[-_ ]?(?:20)?(09|11)", re.IGNORECASE)
 IN_PATH = re.compile(r"(?:^|/)(n\d{8})(?=[/._])")
 NUMBERED = re.compile(r"ILSVRC(2010|2012)_(?:val|test)_\d{8}")
@@ -85,7 +86,7 @@ def looks_like_imagenet(root: Path) -> bool:
         names = os.listdir(root)
     except OSError:
         return False
-    if SOLUTION in names or any(ARCHIVE.fullmatch(name) for name in names):
+    if SOLUTION in names or WHOLE in names or any(ARCHIVE.fullmatch(name) for name in names):
         return True
     if any((root / inside).is_dir() for inside in INSIDE[1:]) or sum(bool(CLASS_TAR.fullmatch(n)) for n in names) > 1:
         return True
@@ -104,7 +105,7 @@ def read_imagenet(root: Path, name: str = "", places: Sequence[Path] = ()) -> La
     Counts that differ from the published ones are doubts. Raises InputError where labels are missing, or there is
     nothing.
     """
-    fall = FALL.search(root.resolve().name)
+    fall = FALL.search(root.resolve().name) or ((root / WHOLE).is_file() and FALL.match(WHOLE)) or None
     name = name or (f"imagenet-fall20{fall[1]}" if fall else "")
     found = _gather(root, "fall" in name)
     if not name and found.years:
@@ -163,7 +164,7 @@ def _in_folder(folder: Path, tars: bool = True) -> Iterator[tuple[str, str, Sour
             for file in entry.rglob("*"):
                 if file.suffix.lower() in EXTENSIONS and not file.name.startswith("."):
                     yield file.name, entry.name, file
-        elif tars and (CLASS_TAR.fullmatch(entry.name) or entry.name == "fall11_whole.tar"):
+        elif tars and (CLASS_TAR.fullmatch(entry.name) or entry.name == WHOLE):
             yield from _in_tar(entry)
         elif entry.suffix.lower() in EXTENSIONS and not entry.name.startswith(".") and entry.is_file():
             prefix = IN_PATH.match(entry.name)
@@ -265,7 +266,7 @@ def _fetch(name: str) -> str:
         kind = "img" if year == "2012" else "images"
         return (f"Its archives are ILSVRC{year}_{kind}_train.tar, ILSVRC{year}_{kind}_val.tar and the development kit, "
                 "from image-net.org; they need not be unpacked.")
-    return "It is a folder or a tar for each synset (n01440764.tar), from image-net.org."
+    return f"It is a folder or a tar for each synset (n01440764.tar), or {WHOLE}, from image-net.org."
 
 
 def _fetch_labels(name: str) -> str:
