@@ -113,6 +113,11 @@ def test_figures_are_drawn_and_say_what_is_missing() -> None:
     figure = Figure()
     figure_1.draw(curves({"relu_0.002": [[(46, 40.0), (92, 10.0)]]}, "training_error"), figure)
     assert figure.axes[0].get_xlabel() == "Epochs"
+    assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == ["15 %"]
+    stand_in = Figure()
+    figure_1.draw(Results("paper on fashion-mnist", {}), stand_in)
+    assert stand_in.axes[0].get_xlabel() == "Epochs of 50,000 pictures"
+    assert [text.get_text() for text in stand_in.axes[0].get_legend().get_texts()] == ["25 %"]
     assert len(figure.axes[0].lines) == 2  # one run and the threshold
     figure = Figure()
     figure_2.draw(counted(), figure)

@@ -70,7 +70,7 @@ def test_an_experiment_without_sentences_has_its_docstrings_first_paragraph(tmp_
 
 def test_what_cannot_be_measured_says_why(tmp_path: Path) -> None:
     lines = section(made_up(a=Row(unmeasured="detector to come"), b=Row(unmeasured="detector to come")), tmp_path)
-    assert "- status: detector to come" in lines
+    assert "- status: not measured: detector to come" in lines
     assert not any(line.startswith("- cost") for line in lines)
 
 

@@ -101,7 +101,7 @@ def _status(experiment: Experiment, root: Path) -> list[str]:
     can = [slug for slug, row in experiment.rows.items() if not row.unmeasured]
     if not can:
         reasons = dict.fromkeys(row.unmeasured for row in experiment.rows.values())
-        return [f"status: {'; '.join(reasons)}"]
+        return [f"status: not measured: {'; '.join(reasons)}"]
     lines = []
     for scale in SCALES:
         results = measured.results(experiment, scale, root)

@@ -159,10 +159,9 @@ def draw(results: Results, figure: Figure) -> None:
                 told = f"{label}, rate {row.split('_')[1]}" if row == chosen and number == 0 else None
                 colour, width = ("black", 1.8) if row == chosen else ("#bbbbbb", 0.7)
                 axes.plot(*zip(*points, strict=True), linestyle=style, label=told, color=colour, linewidth=width)
-    axes.axhline(threshold / 100, color="black", linewidth=0.8, linestyle=":")
+    axes.axhline(threshold / 100, color="black", linewidth=0.8, linestyle=":", label=f"{threshold:g} %")
     axes.set_ylim(0, 0.75)
     axes.set_xlim(0, 40 if results.schedule == "paper" else last or 1)
     axes.set_xlabel("Epochs" if results.scale in EPOCHS else "Epochs of 50,000 pictures")
     axes.set_ylabel("Training error rate")
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc="upper right", frameon=False)
+    axes.legend(loc="upper right", frameon=False)
