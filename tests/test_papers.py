@@ -11,7 +11,7 @@ import pytest
 
 from layerwise import rundir
 from layerwise.experiments import EXPERIMENTS, find, measured
-from layerwise.experiments.experiment import Claim, Row, Verdict, less
+from layerwise.experiments.experiment import Claim, Results, Row, Verdict, every, less
 from layerwise.experiments.scales import differences
 from layerwise.recipe import Recipe
 from layerwise.report import ledger, paper_figures, papers
@@ -165,6 +165,11 @@ def test_claims_over_seeds(tmp_path: Path) -> None:
     found = table(find(NAME), "small", tmp_path).claims[0]
     assert found.word == "fails"
     assert found.because == "deep 10.00, other 8.00, difference -2.00 +- 0.33 (two standard errors, 3 and 3 seeds)"
+
+
+def test_one_reason_is_said_once() -> None:
+    missing = every(less("a", "b"), less("a", "b"), less("a", "c"))(Results("small", {}))
+    assert missing.because == "no result of a and b; no result of a and c"
 
 
 @pytest.mark.parametrize(("value", "found"), [

@@ -176,7 +176,8 @@ def every(*judges: Callable[[Results], Verdict]) -> Callable[[Results], Verdict]
 
     def judge(results: Results) -> Verdict:
         found = [one(results) for one in judges]
-        return Verdict(min((one.word for one in found), key=order.index), "; ".join(one.because for one in found))
+        reasons = dict.fromkeys(one.because for one in found)
+        return Verdict(min((one.word for one in found), key=order.index), "; ".join(reasons))
 
     return judge
 

@@ -23,6 +23,7 @@ LAYERS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
 PRINTED = (253_440, 186_624, 64_896, 64_896, 43_264, 4096, 4096, 1000)
 ARROW = {"arrowstyle": "->", "linewidth": 0.7, "color": "#555555"}
 PRINTED_INPUT, PRINTED_NEURONS = 150_528, 650_000
+BORDERED = 227  # pixels a side with which conv1 has 55x55 maps
 
 
 def measure(subject: Subject) -> Numbers:
@@ -47,12 +48,17 @@ def _counted(results: Results, *names: str) -> list[int] | None:
 
 
 def input_units(results: Results) -> Verdict:
-    """150,528 is 224 x 224 x 3."""
+    """150,528 is 224 x 224 x 3, from which conv1's maps of 55x55 can't come."""
     if (found := _counted(results, "input")) is None:
         return Verdict("not measured", "not counted")
-    told = f"counted {found[0]:,} = 227 x 227 x 3, printed {PRINTED_INPUT:,} = 224 x 224 x 3"
-    return Verdict("holds" if found[0] == PRINTED_INPUT else "fails",
-                   f"{told}; an 11x11 kernel takes 54.25 steps of 4 in 224 pixels, 55 in 227")
+    side = math.isqrt(found[0] // 3)
+    told = f"counted {found[0]:,} = {side} x {side} x 3, printed {PRINTED_INPUT:,} = 224 x 224 x 3"
+    if found[0] == PRINTED_INPUT:
+        return Verdict("holds", told)
+    if found[0] != 3 * BORDERED**2:
+        return Verdict("fails", told)
+    return Verdict("holds only if", f"{told}: only if a border of 3 pixels in all is left out, without which an 11x11 "
+                                    "kernel takes 54 places at stride 4 and not 55")
 
 
 def layer_units(results: Results) -> Verdict:
