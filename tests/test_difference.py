@@ -91,6 +91,17 @@ def test_a_plain_difference_is_named_for_the_right_side() -> None:
     assert found["error"].value < 0 < found["macro_f1"].value
 
 
+@pytest.mark.parametrize(("images", "better"), [(4, ""), (10, "b")])
+def test_a_few_images_that_lean_one_way_may_be_chance(images: int, better: str) -> None:
+    """Four that all have the lower loss do so by chance one time in eight; the replicates alone would not know it."""
+    labels = np.zeros(images, np.int64)
+    side = Answers(2, labels, labels, probability=np.full(images, 0.5))
+    found = {one.name: one for one in bootstrap(side, replace(side, probability=np.full(images, 0.9)), replicates=2000)}
+    assert found["loss"].interval is not None
+    assert found["loss"].interval[1] < 0, "the control: by the replicates alone each difference is beyond the noise"
+    assert (found["loss"].p, found["loss"].better) == (2.0 ** (1 - images), better)
+
+
 def test_a_column_that_was_not_kept_is_left_out() -> None:
     bare = replace(answers(0), probability=None, rank=None, brier=None, confidence=None)
     assert [one.name for one in bootstrap(bare, answers(2), replicates=20)] == ["error", "macro_f1", "weighted_f1"]
