@@ -15,7 +15,7 @@ import pytest
 from matplotlib.figure import Figure
 
 import layerwise.train as train
-from layerwise.experiments import EXPERIMENTS, find, measured
+from layerwise.experiments import EXPERIMENTS, find, measured, scales
 from layerwise.experiments.experiment import VERDICTS, Experiment, Results, Row
 from layerwise.experiments.scales import at_scale, differences
 from layerwise.jobs.reproduce import Ask, Places, cells, reproduce
@@ -159,3 +159,17 @@ def test_small_scale_keeps_the_proportions_and_says_all() -> None:
         "milestones 320 and 480 iterations instead of 32,000 and 48,000 iterations")
     assert differences(theirs, at_scale(theirs, "paper", 4)) == ()
     assert at_scale(theirs, "paper", 4) == dataclasses.replace(theirs, seed=4)
+
+
+def test_a_field_that_is_switched_off_is_told_by_its_switch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without crops there is no range of their scale, and without plateaus no patience for one."""
+    experiment = find("alexnet/lrn")
+    theirs = experiment.rows["with"].recipes[0]
+    ours = at_scale(theirs, "small", 0, experiment.small)
+    told = set(differences(theirs, ours))
+    assert {"crop none instead of square", "resize squash instead of short-side", "schedule steps instead of plateau",
+            "milestones 1,000 iterations instead of none", "evaluate every 300 iterations instead of 1 epoch"} <= told
+    switched_off = ("scale range", "resize to", "plateau patience")
+    assert not any(text.startswith(switched_off) for text in told)
+    monkeypatch.setattr(scales, "USED", {})
+    assert sum(text.startswith(switched_off) for text in differences(theirs, ours)) == 3, "the negative control"

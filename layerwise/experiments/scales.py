@@ -17,6 +17,7 @@ from layerwise.errors import InputError, nearest, noun
 from layerwise.experiments.experiment import SCALES, Row
 from layerwise.models import published_input, shapes
 from layerwise.recipe import Recipe
+from layerwise.recipes.used import USED
 from layerwise.recipes.values import show
 
 SEEDS = {"smoke": 1, "small": 3}  # at the paper's scale: as many as the paper has
@@ -57,18 +58,29 @@ def seeds_of(scale: str, row: Row) -> int:
 
 
 def differences(paper: Recipe, used: Recipe) -> tuple[str, ...]:
-    """Each field in which `used` differs from the paper's recipe, in words; seed and machine are told elsewhere."""
+    """Each field in which `used` differs from the paper's recipe, in words; seed and machine are told elsewhere.
+
+    A field that `used` does not use is left out: what switches it off is told.
+    """
     told = []
     for field in dataclasses.fields(Recipe):
         theirs, ours = getattr(paper, field.name), getattr(used, field.name)
-        unused = field.name.startswith("plateau") and "plateau" not in (paper.schedule, used.schedule)
-        if ours == theirs or field.name in UNTOLD or unused:
+        if ours == theirs or field.name in UNTOLD or not _counts(field.name, used):
             continue
         units = ("", "")
         if field.name in WITH_UNIT:
-            units = (f" {noun(ours, used.unit)}", f" {noun(theirs, paper.unit)}")
+            units = (_unit(ours, used.unit), _unit(theirs, paper.unit))
         told.append(f"{field.name.replace('_', ' ')} {_shown(ours)}{units[0]} instead of {_shown(theirs)}{units[1]}")
     return tuple(told)
+
+
+def _counts(name: str, recipe: Recipe) -> bool:
+    """Whether a recipe uses a field; where it does not, the field that switches it off is told."""
+    return name == "evaluate_every" or name not in USED or USED[name](recipe)  # the curve is made of evaluations
+
+
+def _unit(value: object, unit: str) -> str:
+    return f" {noun(value, unit)}" if value != () else ""
 
 
 def _shown(value: object) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from layerwise.jobs.again import Again
 from layerwise.recipe import Recipe
 from layerwise.recipes import effects
 from layerwise.recipes.effects import FIELDS, Effect
+from layerwise.recipes.used import USED
 from layerwise.recipes.values import show
 
 PARTS = ("milestones", "evaluate_every", "plateau_patience", "warmup_length", "unfreeze_at")
@@ -27,33 +28,6 @@ PUBLISHED = {"cifar10": 50_000, "cifar100": 50_000, "mnist": 60_000, "fashion-mn
 LONGEST = 8  # times as long: the source has 600 epochs for 90
 RESAMPLED = 0.05  # two lengths or parts that differ by less are one
 
-_ADAPTIVE = ("adam", "adamw")
-USED: Mapping[str, Callable[[Recipe], bool]] = {
-    "pad": lambda recipe: recipe.crop == "pad",
-    "pad_with": lambda recipe: recipe.crop == "pad",
-    "crop_area_min": lambda recipe: recipe.crop == "resized",
-    "scale_range": lambda recipe: recipe.crop in ("scale", "square"),
-    "flip_turns": lambda recipe: recipe.flip,
-    "resize_to": lambda recipe: recipe.resize == "short-side",
-    "interpolation": lambda recipe: recipe.resize != "none" or recipe.crop in ("resized", "scale", "square"),
-    "colour_sigma": lambda recipe: recipe.colour != "none",
-    "milestones": lambda recipe: recipe.schedule == "steps",
-    "decay_factor": lambda recipe: recipe.schedule in ("steps", "plateau"),
-    "plateau_patience": lambda recipe: recipe.schedule == "plateau",
-    "plateau_threshold": lambda recipe: recipe.schedule == "plateau",
-    "plateau_drops": lambda recipe: recipe.schedule == "plateau",
-    "evaluate_every": lambda recipe: recipe.schedule == "plateau" or recipe.select == "best",
-    "warmup_length": lambda recipe: recipe.warmup == "steps" or recipe.schedule == "one-cycle",
-    "warmup_rate": lambda recipe: recipe.warmup != "none",
-    "warmup_error": lambda recipe: recipe.warmup == "training-error",
-    "momentum": lambda recipe: recipe.optimiser in ("sgd", "rmsprop", *_ADAPTIVE),
-    "nesterov": lambda recipe: recipe.optimiser == "sgd",
-    "velocity": lambda recipe: recipe.optimiser == "sgd",
-    "beta2": lambda recipe: recipe.optimiser in ("rmsprop", "adadelta", *_ADAPTIVE),
-    "epsilon": lambda recipe: recipe.optimiser != "sgd",
-    "weight_decay_on": lambda recipe: recipe.weight_decay > 0,
-    "unfreeze_at": lambda recipe: bool(recipe.freeze),
-}
 # Values that leave a field to the machine or to the data.
 LEFT_OPEN: Mapping[str, object] = {"device": "auto", "precision": "auto", "memory_format": "auto", "compile": "auto",
                                    "threads": 0, "channels": 0, "input_size": 0}
