@@ -44,6 +44,11 @@ def cpu_computes_bf16() -> bool:
     return any(flag in information.read_text() for flag in (" avx512_bf16", " amx_bf16"))
 
 
+def computes_bf16(device: torch.device) -> bool:
+    """Whether bf16 is worth computing with: not on a processor that emulates it."""
+    return device.type != "cpu" or cpu_computes_bf16()
+
+
 def cpu_name() -> str:
     """The processor's model name, or the architecture's where the system does not tell it."""
     information = Path("/proc/cpuinfo")

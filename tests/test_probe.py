@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from layerwise import models, rundir, train
+from layerwise import hardware, models, rundir, train
 from layerwise.distributed import World
 from layerwise.errors import MachineError
 from layerwise.recipe import Recipe, changed
@@ -18,7 +18,7 @@ from layerwise.recipes.presets import preset
 from layerwise.tasks.classify import Classify
 from layerwise.train import RunOptions
 from layerwise.training import probe
-from layerwise.training.preparation import open_split
+from layerwise.training.preparation import banner, open_split
 from layerwise.training.state import Training, assemble, read_input
 
 QUICK = ["threads=1", "precision=fp32", "unit=iterations", "duration=2", "evaluate_every=1", "schedule=constant",
@@ -226,6 +226,18 @@ def test_the_walk_counts_activations_in_proportion_and_recognises_frozen_layers(
     assert frozen is not None
     assert frozen.activations < four.activations
     assert frozen.optimiser < four.optimiser
+
+
+def test_emulated_bf16_is_not_counted_as_half_and_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    state = assembled(tmp_path / "state", "precision=bf16")
+    found = {}
+    for native in (True, False):
+        monkeypatch.setattr(hardware, "cpu_computes_bf16", lambda native=native: native)
+        need = probe.needed(state, 48)
+        assert need is not None
+        found[native] = need.activations
+        assert any("this processor has no bf16" in line for line in banner(state)) is not native
+    assert found[False] > 1.5 * found[True]
 
 
 def test_of_several_processes_each_needs_its_share_and_has_its_part_of_the_memory(tmp_path: Path) -> None:

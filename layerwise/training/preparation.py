@@ -131,6 +131,9 @@ def banner(training: Training) -> list[str]:
         f"seed {recipe.seed}, {'deterministic' if recipe.deterministic else 'not deterministic'}; "
         f"recipe {recipe.hash[:12]}",
     ]
+    if recipe.precision == "bf16" and not hardware.computes_bf16(training.device):
+        lines.append("this processor has no bf16: it is emulated, slower than fp32 and in more memory; "
+                     "--set precision=fp32")
     if recipe.virtual_workers:
         lines.append(f"exact: {recipe.virtual_workers} virtual workers, {amount(recipe.threads, 'threads')} "
                      f"a process; {price(recipe.network, hardware.cpu_name())}")

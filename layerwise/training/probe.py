@@ -145,7 +145,9 @@ def needed(training: Training, micro: int, size: int = 0) -> Need | None:
     recipe, channels = training.recipe, training.preprocess.channels
     size = size or training.preprocess.size
     model = _on_meta(training.model)
-    factor = 2 if recipe.precision == "bf16" else 1  # activations of two bytes; weights are counted in full below
+    # Activations of two bytes; weights are counted in full below. Where the processor has no bf16 its convolutions
+    # lay out each window: the process grew by 1.4 GiB where fp32 took 0.9 (ResNet-20, 48 pictures at 96).
+    factor = 2 if recipe.precision == "bf16" and hardware.computes_bf16(training.device) else 1
     if factor == 2:
         model.bfloat16()
     weights = sum(tensor.numel() * tensor.element_size() for tensor in training.model.state_dict().values())
