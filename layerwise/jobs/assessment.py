@@ -27,6 +27,7 @@ from layerwise.recipe import Recipe
 from layerwise.recipes.presets import preset
 
 SPLITS = ("test", "val", "train")
+READ_BEFORE = "these test pictures were read before, at the end of the training: nothing may be chosen by this number"
 
 
 @dataclass(frozen=True)
@@ -158,7 +159,10 @@ def _trained_on(member: ModelFile, data: str) -> bool:
 
 
 def seen_notes(members: Sequence[ModelFile], result: Result) -> list[str]:
-    """What has to be said of a number from pictures that the training saw."""
+    """What has to be said of a number from pictures that the training saw, or of another one from its test pictures.
+
+    The same test again, under the same protocol, is the same number.
+    """
     if result.split == "train":
         return ["these are the training pictures: the error says nothing of new ones"]
     if result.split == ALL:
@@ -166,7 +170,10 @@ def seen_notes(members: Sequence[ModelFile], result: Result) -> list[str]:
     best = any(member.recipe is not None and member.recipe.select == "best" for member in members)
     if result.split == "val" and best:
         return ["the weights were chosen on these validation pictures: the error is too good"]
-    return []
+    tested = [one for member in members for one in member.results
+              if one["split"] == result.split == "test" and one["data"] == result.data]
+    again = len(members) > 1 or any(one["protocol"] != result.protocol.to_json() for one in tested)
+    return [READ_BEFORE] if tested and again else []
 
 
 def result_lines(result: Result) -> list[str]:
