@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from layerwise.experiments.experiment import Claim, Row, every
 from layerwise.experiments.judges import at_paper_scale, below, each, ordered
-from layerwise.experiments.resnet.multi_scale import TEN_CROPS, at_all_scales
+from layerwise.experiments.resnet.multi_scale import OPEN_SCALES, TEN_CROPS, at_all_scales
 from layerwise.experiments.resnet.protocols import OPEN_IMAGENET, OPEN_PLATEAU, imagenet
 from layerwise.experiments.resnet.table_5 import PAPER as ENSEMBLES
 
@@ -20,7 +20,8 @@ NETWORKS = ("resnet34", "resnet34_c", "resnet50", "resnet101", "resnet152")
 CITED = "cited from its own paper, which trained and tested it by another protocol"
 ROWS = {
     **{row: Row(unmeasured=CITED) for row in ("vgg_2014", "googlenet_2014", "vgg_v5", "prelu_net", "bn_inception")},
-    **{row: Row((imagenet(row),), at_all_scales, differs=OPEN_IMAGENET, open_points=OPEN_PLATEAU) for row in NETWORKS},
+    **{row: Row((imagenet(row),), at_all_scales, differs=OPEN_IMAGENET, open_points=OPEN_PLATEAU + OPEN_SCALES)
+       for row in NETWORKS},
 }
 PAPER: dict[str, dict[str, float | str]] = {
     "vgg_2014": {"top5_error": "8.43 (test set)"},

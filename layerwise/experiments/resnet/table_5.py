@@ -15,7 +15,7 @@ from dataclasses import replace
 
 from layerwise.experiments.experiment import Claim, Row
 from layerwise.experiments.judges import at_paper_scale, below
-from layerwise.experiments.resnet.multi_scale import TEN_CROPS, at_all_scales
+from layerwise.experiments.resnet.multi_scale import OPEN_SCALES, TEN_CROPS, at_all_scales
 from layerwise.experiments.resnet.protocols import OPEN_IMAGENET, OPEN_PLATEAU, imagenet
 
 TITLE = "ResNet, Table 5: ensembles on ImageNet"
@@ -30,7 +30,8 @@ ROWS = {
     "resnet_2015": Row(MEMBERS, at_all_scales, differs=(
         "which six networks: 34 layers with options B and C, 50, 101 and two of 152; the paper does not say",
         *OPEN_IMAGENET,
-    ), open_points=("tested on the validation set: the test server's labels are not public", *OPEN_PLATEAU)),
+    ), open_points=("tested on the validation set: the test server's labels are not public", *OPEN_PLATEAU,
+                       *OPEN_SCALES)),
 }  # fmt: skip
 PAPER: dict[str, dict[str, float | str]] = {
     "vgg_2014": {"top5_error": 7.32},
