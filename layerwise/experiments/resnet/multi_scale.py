@@ -6,8 +6,8 @@ from layerwise.evaluate import EvaluateOptions, evaluate
 from layerwise.experiments.experiment import Numbers, Subject
 
 SMOKE_PICTURES = 8
-OPEN_SCALES = ("mirrored pictures take part; logits are averaged over positions, probabilities over scales and mirrors: "
-               "the paper says that scores at the scales are averaged",)
+OPEN_SCALES = ("mirrored pictures take part; logits are averaged over positions, probabilities over scales and "
+               "mirrors: the paper says that scores at the scales are averaged",)
 TEN_CROPS = "tested with ten crops instead of whole pictures at five scales"
 
 
