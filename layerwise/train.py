@@ -377,6 +377,8 @@ def _write_model(training: Training) -> None:
     """Writes the selected weights as the run's model file. It holds no time, so equal runs write equal files."""
     recipe, position = training.recipe, training.position
     training.model.load_state_dict(training.selected())
+    if position.unread:
+        note(training, f"not trained on, no longer readable: {amount(position.unread, 'pictures')} in all epochs")
     best = recipe.select == "best" and bool(training.best)
     measure = "macro-F1" if training.imbalanced else "error"
     record = rundir.read_run(training.run)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from layerwise.recipe import Recipe, changed
 from layerwise.recipes.presets import preset
 from layerwise.train import RunOptions
 from layerwise.training import preparation
+from layerwise.training.state import Training, assemble
 
 QUICK = ["network=lenet5", "threads=1", "precision=fp32", "unit=iterations", "duration=2", "evaluate_every=2",
          "schedule=constant", "warmup=none", "warmup_length=0", "batch_size=8", "label_smoothing=0", "ema=0",
@@ -151,3 +153,28 @@ def test_a_taken_name_is_refused_before_the_data_are_read(tmp_path: Path, monkey
         run("digits", tmp_path / "file")
     with pytest.raises(AssertionError, match="the data were read"):  # the control: a free name
         run("digits", tmp_path / "free")
+
+
+def test_pictures_that_can_not_be_read_any_more_are_told_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random = np.random.default_rng(0)
+    for number in range(240):  # of different sizes, so that they stay files
+        file = tmp_path / "data" / ("train", "test")[number % 2] / "ab"[number // 2 % 2] / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random.integers(0, 256, (9 + number % 3, 9, 3), dtype=np.uint8)).save(file)
+    chosen = recipe(str(tmp_path / "data"), "duration=15", "evaluate_every=15")  # an epoch
+
+    def notes(where: Path) -> list[str]:
+        done = train.train(chosen, RunOptions(out=where, quiet=True, offline=True, confirmed=True))
+        return [note for note in rundir.read_run(done)["notes"] if "readable" in note]
+
+    assert notes(tmp_path / "sound") == []
+
+    def gone(*arguments: Any) -> Training:
+        made = assemble(*arguments)
+        (tmp_path / "data" / "train" / "a" / "0.png").unlink()
+        return made
+
+    monkeypatch.setattr(train, "assemble", gone)
+    assert notes(tmp_path / "run") == ["not trained on, no longer readable: 1 picture in all epochs"]
