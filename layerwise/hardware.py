@@ -17,23 +17,13 @@ from typing import Any
 import torch
 
 from layerwise.errors import InputError, MachineError
+from layerwise.processor import cores as cores
 from layerwise.recipe import Recipe
 
 # Variables that choose other instructions in torch's libraries than the processor's best: other sums, other last bits.
 LIMITING = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ONEDNN_DEFAULT_FPMATH_MODE", "MKL_CBWR",
             "MKL_ENABLE_INSTRUCTIONS")
 PACKAGES = ("layerwise", "torch", "numpy", "pillow", "scipy", "safetensors")
-
-
-def cores() -> int:
-    """The processor cores this process may use: its affinity, and the quota of its control group where one is set."""
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    quota = Path("/sys/fs/cgroup/cpu.max")
-    if quota.exists():
-        limit, period = quota.read_text().split()
-        if limit != "max":
-            count = min(count, max(1, round(int(limit) / int(period))))
-    return count
 
 
 def cpu_computes_bf16() -> bool:

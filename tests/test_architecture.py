@@ -27,7 +27,7 @@ NETWORKS = ("layers", "models")
 FILES = ("machine", "files")
 MEASURES = ("measures", "tasks")
 ROOMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "ground": (("errors", "randomness", "signals", "spreadsheet"), ()),
+    "ground": (("errors", "processor", "randomness", "signals", "spreadsheet"), ()),
     "console": (("console",), ("ground",)),
     "recipe": (("recipe", "recipes"), ("ground",)),
     "layers": (("layers",), ("ground",)),

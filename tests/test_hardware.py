@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from layerwise import hardware
+from layerwise import hardware, processor
+from layerwise.data.statistics import worker_count
 from layerwise.errors import InputError, MachineError
 from layerwise.recipes.presets import preset
 from layerwise.signals import Signals
@@ -56,12 +57,12 @@ def test_a_device_that_is_not_there_is_an_error(monkeypatch: pytest.MonkeyPatch,
 
 
 def test_the_quota_of_the_control_group_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> None:
-    monkeypatch.setattr(hardware.Path, "exists", lambda self: True)
-    monkeypatch.setattr(hardware.Path, "read_text", lambda self: "150000 100000")
-    monkeypatch.setattr(hardware.os, "sched_getaffinity", lambda who: set(range(64)), raising=False)
-    assert hardware.cores() == 2
-    monkeypatch.setattr(hardware.Path, "read_text", lambda self: "max 100000")
-    assert hardware.cores() == 64
+    monkeypatch.setattr(processor.Path, "exists", lambda self: True)
+    monkeypatch.setattr(processor.Path, "read_text", lambda self: "150000 100000")
+    monkeypatch.setattr(processor.os, "sched_getaffinity", lambda who: set(range(64)), raising=False)
+    assert hardware.cores() == worker_count() == 2  # threads for pictures too
+    monkeypatch.setattr(processor.Path, "read_text", lambda self: "max 100000")
+    assert hardware.cores() == worker_count() == 64
 
 
 def test_an_unresolved_recipe_is_not_run() -> None:

@@ -27,6 +27,7 @@ from PIL import Image
 from layerwise.data.images import ImageFacts, ImageRules, open_image
 from layerwise.data.pieces import Scanned, Slice, Source, is_remote
 from layerwise.errors import InputError
+from layerwise.processor import cores
 
 __all__ = ["Scanned", "cache_folder", "perceptual_hash", "pixels_digest", "scan_files", "scan_one", "thumbnail"]
 
@@ -40,13 +41,13 @@ def scan_files(
 ) -> list[Scanned]:
     """What was found in each file, in the order of `paths`; nothing is raised for a bad file.
 
-    `threads` 0 means one a processor; `progress(done, total)` is called now and then.
+    `threads` 0 means one a core, at most 16; `progress(done, total)` is called now and then.
     """
     if not paths:
         return []
     memory = _Memory(paths, rules)
     found: list[Scanned] = []
-    with ThreadPoolExecutor(threads or min(16, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(threads or min(16, cores())) as pool:
         for done, one in enumerate(pool.map(lambda path: memory.look(path, rules), paths), 1):
             found.append(one)
             if progress is not None and (done % 64 == 0 or done == len(paths)):

@@ -28,6 +28,7 @@ from layerwise.data.layout import ALL, Layout, Row, layout_notes
 from layerwise.data.pieces import Scanned, Slice, is_remote, read_range, read_whole, size_of
 from layerwise.data.scan import RECENT_NS, cache_folder, file_stamp
 from layerwise.errors import InputError, amount
+from layerwise.processor import cores
 
 FORMAT = 1
 INDEX, SUMS = "index.json", "SHA256SUMS"
@@ -154,7 +155,7 @@ def remember(memory: Path, stamp: list[int], found: Any) -> None:
 
 
 def _ask_all(question: Callable[[Shard], str], shards: list[Shard]) -> list[str]:
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # hashing releases the interpreter's lock
+    with ThreadPoolExecutor(min(8, cores())) as pool:  # hashing releases the interpreter's lock
         return list(pool.map(question, shards))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from layerwise.data.source import Samples
+from layerwise.processor import cores
 from layerwise.randomness import permutation
 
 MOST_FILES = 5_000  # of a folder's pictures; memory is cheap to read, files are not
@@ -22,8 +22,7 @@ Outcome = TypeVar("Outcome")
 
 def worker_count() -> int:
     """Threads for decoding: one for each core that this process may use."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-    return max(1, cores)
+    return cores()
 
 
 def representative(samples: Samples) -> NDArray[np.int64]:
