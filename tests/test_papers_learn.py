@@ -74,9 +74,9 @@ def test_what_cannot_be_measured_says_why(tmp_path: Path) -> None:
     assert not any(line.startswith("- cost") for line in lines)
 
 
-def keep(experiment: Experiment, slug: str, root: Path) -> None:
+def keep(experiment: Experiment, slug: str, root: Path, seed: int = 0) -> None:
     """A made-up result of a row at small scale."""
-    recipe = measured.cell(experiment, slug, "small", 0).recipes[0]
+    recipe = measured.cell(experiment, slug, "small", seed).recipes[0]
     folder = root / measured.key(recipe)
     folder.mkdir(parents=True)
     (folder / "recipe.json").write_text(recipe.to_json())
@@ -88,8 +88,14 @@ def test_status_counts_rows_and_verdicts(tmp_path: Path) -> None:
     experiment = made_up(a=Row((DIGITS,)), b=Row((dataclasses.replace(DIGITS, network="resnet32"),)),
                          cited=Row(unmeasured="cited"))
     keep(experiment, "a", tmp_path)
-    assert "- status: 1 of 2 rows measured at small scale; claims: 1 holds" in section(experiment, tmp_path)
+    few = "1 of them not with all seeds"
+    assert f"- status: 1 of 2 rows measured at small scale, {few}; claims: 1 holds" in section(experiment, tmp_path)
     keep(experiment, "b", tmp_path)
+    for seed in (1, 2):
+        keep(experiment, "a", tmp_path, seed)
+    assert f"- status: 2 of 2 rows measured at small scale, {few}; claims: 1 holds" in section(experiment, tmp_path)
+    for seed in (1, 2):
+        keep(experiment, "b", tmp_path, seed)
     assert "- status: 2 of 2 rows measured at small scale; claims: 1 holds" in section(experiment, tmp_path)
 
 

@@ -6,7 +6,7 @@ Each table carries its scale, data and every deviation, so that a small run can'
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from layerwise.errors import amount, noun
 from layerwise.experiments import measured
 from layerwise.experiments.experiment import Experiment, Results, Row
 from layerwise.experiments.measured import HASH, Cell
-from layerwise.experiments.scales import SECOND_READING, differences
+from layerwise.experiments.scales import SECOND_READING, differences, seeds_of
 from layerwise.report.paper_values import NOTHING, agreement, as_printed, difference, here, signed, spread
 
 LABELS = {
@@ -191,6 +191,12 @@ def absence(row: Row, results: Results, slug: str) -> str:
     if row.unmeasured:
         return row.unmeasured
     return "" if slug in results.rows else f"not run at scale {results.scale}"
+
+
+def unfinished(experiment: Experiment, scale: str, seeds: Mapping[str, int]) -> str:
+    """How many of the rows lack some of their seeds, as words to be added; "" where all have theirs."""
+    few = sum(0 < count < seeds_of(scale, experiment.rows[slug]) for slug, count in seeds.items())
+    return f", {few} of them not with all seeds" if few else ""
 
 
 def _machines(results: Results, slugs: Sequence[str]) -> tuple[str, ...]:

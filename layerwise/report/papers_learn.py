@@ -15,7 +15,7 @@ from layerwise.experiments.experiment import Experiment
 from layerwise.experiments.operations import operations_text, quick_operations
 from layerwise.experiments.scales import seeds_of
 from layerwise.report.paper_figures import stem
-from layerwise.report.papers import judged, table
+from layerwise.report.papers import judged, table, unfinished
 from layerwise.report.papers_page import FIGURES, KEPT
 from layerwise.report.papers_text import LEARN, PAPERS
 
@@ -111,7 +111,8 @@ def _status(experiment: Experiment, root: Path) -> list[str]:
             claims = ", ".join(f"{count} {word}" for word, count in words.items())
             where = "" if not any(experiment.rows[slug].recipes for slug in can) else \
                 f" at {NAMED[scale]} scale"
-            lines.append(f"status: {len(have)} of {len(can)} rows measured{where}"
+            few = unfinished(experiment, scale, {slug: len(seeds) for slug, seeds in results.rows.items()})
+            lines.append(f"status: {len(have)} of {len(can)} rows measured{where}{few}"
                          + (f"; claims: {claims}" if claims else ""))
             if not where:
                 return lines

@@ -84,6 +84,9 @@ def _state(experiment: Experiment, slug: str, column: str, results: Results) -> 
     if len(failures) == len(seeds):
         return f"failed: {failures[0]}"
     told = spread(experiment, results, slug, column)
+    asked = seeds_of(results.scale, row)
+    if len(seeds) < asked:
+        told += f" ({len(seeds)} of {asked} seeds)"
     if failures:
         told += f" ({len(failures)} of {len(seeds)} seeds failed)"
     if not comparable(measured.cell(experiment, slug, results.scale, 0)):

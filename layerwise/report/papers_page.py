@@ -13,7 +13,7 @@ from layerwise.experiments.operations import operations_text, quick_operations
 from layerwise.experiments.scales import seeds_of
 from layerwise.recipe import Recipe
 from layerwise.report.paper_figures import save, stem
-from layerwise.report.papers import Table, table
+from layerwise.report.papers import Table, table, unfinished
 
 FIGURES = "figures"  # beside the page
 KEPT = "measured"  # under results/
@@ -79,7 +79,8 @@ def _progress(experiment: Experiment, found: Table) -> tuple[str, str]:
     have = sum(not entry.absent for entry in found.entries)
     words = Counter(claim.word for claim in found.claims)
     claims = ", ".join(f"{count} {word}" for word, count in words.items())
-    return f"{have} of {len(can)} ({found.scale})", f"{claims} ({found.scale})" if claims else ""
+    few = unfinished(experiment, found.scale, {entry.slug: len(entry.evidence) for entry in found.entries})
+    return f"{have} of {len(can)} ({found.scale}){few}", f"{claims} ({found.scale})" if claims else ""
 
 
 def _cost(experiment: Experiment, scale: str) -> str:
