@@ -81,8 +81,8 @@ def page(root: Path = ROOT) -> str:
     """The text of docs/results.md: the papers' tables and figures, networks trained here, and the benchmarks."""
     lines = ["# Results", "",
              "Measured by the commands below; generated from `results/` by `python -m layerwise.report.ledger`. A test",
-             "fails when the two differ. Errors are in percent; the test split was read once, after the training, unless",
-             "a row says that its measurement read it again.", "",
+             "fails when the two differ. Errors are in percent; the test split was read once, after the training,",
+             "unless a row says that its measurement read it again.", "",
              *sections(root / "results", inline)]
     for directory in sorted((root / "results").glob("*/*/")):
         if any(directory.glob("seed*/metrics.json")):
