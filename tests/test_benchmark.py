@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 
@@ -41,8 +42,24 @@ def test_report(capsys: pytest.CaptureFixture[str]) -> None:
     json.dumps(report.to_json(), allow_nan=False)
 
 
-def test_training_step_moves_no_weights_but_has_gradients() -> None:
-    assert bench("lenet5", BenchOptions("2", True, 0, 5, 100.0, ("threads=1",))).what == "training step"
+def test_the_backward_pass_too() -> None:
+    found = bench("lenet5", BenchOptions("2", True, 0, 5, 100.0, ("threads=1",)))
+    assert found.what == "forward and backward pass"
+
+
+def test_what_is_set_is_done_or_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled = []
+    monkeypatch.setattr(torch, "compile", lambda model, **options: (compiled.append(options), model)[1])
+    lines = bench("lenet5", dataclasses.replace(SMALL, settings=("threads=1", "compile=yes"))).lines()
+    assert compiled == [{"dynamic": False}]
+    assert any(", compiled, torch" in line for line in lines)
+    assert any(", not compiled, torch" in line for line in bench("lenet5", SMALL).lines())
+    assert len(compiled) == 1
+    with pytest.raises(InputError, match="recompute=blocks: the network has no blocks"):
+        bench("lenet5", dataclasses.replace(SMALL, settings=("recompute=blocks",)))
+    with pytest.raises(InputError, match="--set batch_size=4: no pass depends on it") as caught:
+        bench("lenet5", dataclasses.replace(SMALL, settings=("threads=1", "batch_size=4", "micro_batch=2")))
+    assert caught.value.details == ("batch_size=4", "micro_batch=2")
 
 
 def times(values: list[float]) -> object:

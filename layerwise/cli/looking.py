@@ -159,7 +159,7 @@ def fetch(
 def bench(
     network: Annotated[str, typer.Argument(metavar="NETWORK", help="A network, a model file or a run.")],
     batches: Annotated[str, typer.Option("--batches", metavar="N,N,...", help="Batch sizes.")] = "1,8,32",
-    training: Annotated[bool, typer.Option("--training", help="Time a training step, not a forward pass.")] = False,
+    training: Annotated[bool, typer.Option("--training", help="Time the backward pass too.")] = False,
     size: Annotated[int, typer.Option(min=0, help="Side of the input in pixels; 0: the network's.")] = 0,
     repeats: Annotated[int, typer.Option(min=5, help="Timed repetitions of each batch size.")] = 30,
     max_spread: Annotated[float, typer.Option(min=0.0, help="Largest interquartile range / median that is "

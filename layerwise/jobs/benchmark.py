@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -19,17 +19,21 @@ from torch import nn
 from layerwise import hardware, models
 from layerwise.errors import InputError, ToleranceError, amount
 from layerwise.jobs.layer_table import known
+from layerwise.layers.recompute import recompute_blocks
 from layerwise.models import shapes
 from layerwise.recipe import Recipe, changed, check
 from layerwise.recipes.presets import preset
 
 WARM_UP_SECONDS = 0.5
 WARM_UP_REPEATS = 3
+# The fields of a recipe that a pass depends on; another would be ignored.
+FIELDS = ("device", "precision", "memory_format", "recompute", "compile", "threads", "deterministic")
 
 
 @dataclass(frozen=True)
 class BenchOptions:
-    """Batch sizes as "1,8,32"; forward pass or training step; side in pixels (0: published); bound of the spread."""
+    """Batch sizes as "1,8,32"; whether the backward pass is timed too; side in pixels (0: published); bound of the
+    spread; settings of the machine's fields."""
 
     batches: str = "1,8,32"
     training: bool = False
@@ -88,7 +92,8 @@ class BenchReport:
             f"{self.network}, {self.what}, input {'x'.join(map(str, self.input))}, {self.repeats} repetitions after "
             "warm-up, synchronised",
             f"{machine['device']} ({machine['cpu']}), {amount(machine['threads'], 'threads')} of {machine['cores']} "
-            f"cores, {machine['precision']}, {machine['memory_format']}, torch {self.versions['torch']}",
+            f"cores, {machine['precision']}, {machine['memory_format']}, "
+            f"{'compiled' if machine['compile'] == 'yes' else 'not compiled'}, torch {self.versions['torch']}",
             f"{self.multiply_adds:,} multiply-adds an image",
         ]
         bound = [batch for batch, value in self.intensity.items() if self.ridge is not None and value < self.ridge]
@@ -107,21 +112,29 @@ def bench(network: str, options: BenchOptions) -> BenchReport:
     `require_steady` turns them into an error after the table is printed.
     """
     batches = _batch_sizes(options.batches)
+    ignored = [setting for setting in options.settings if setting.partition("=")[0].strip() not in FIELDS]
     recipe = changed(preset("fast"), options.settings)
     check(recipe)
+    if ignored:
+        raise InputError(f"--set {ignored[0]}: no pass depends on it", f"What does is {', '.join(FIELDS)}.",
+                         "Leave it out; `layerwise tune` times whole steps of a recipe.", ignored)
     recipe = hardware.resolve(recipe)
     device = hardware.prepare(recipe)
     name, model, shape = _network(network, options.size, device)
     model = model.to(memory_format=hardware.memory_format(recipe))  # type: ignore[call-overload]
+    if recipe.recompute == "blocks":
+        recompute_blocks(model.features)
+    called = cast(nn.Module, torch.compile(model, dynamic=False)) if recipe.compile == "yes" else model
     rows = []
     for batch in batches:
-        run = _step(model, recipe, (batch, *shape), options.training)
+        run = _step(called, recipe, (batch, *shape), options.training)
         rows.append(_row(batch, measure(run, device, options.repeats), options.max_spread))
     cost = shapes.cost(model, shape)
     moved = {batch: _bytes_moved(cost, batch) for batch in batches}
     factor = 3 if options.training else 1  # the backward pass costs twice the forward pass
+    what = "forward and backward pass" if options.training else "forward pass"
     return BenchReport(
-        name, "training step" if options.training else "forward pass", shape, tuple(rows), options.max_spread,
+        name, what, shape, tuple(rows), options.max_spread,
         options.repeats, hardware.describe(recipe), hardware.versions(), cost.multiply_adds,
         {batch: factor * 2.0 * cost.multiply_adds * batch / (factor * moved[batch]) for batch in batches},
         machine_balance(device),
