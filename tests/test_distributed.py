@@ -149,6 +149,8 @@ def test_the_banner_and_the_record_say_how_many(trained: dict[str, tuple[Path, l
     folder = run.with_name("four of 4")
     assert "global batch 48 = 4 processes x 12 x accumulate 1; learning rate" in said(folder)
     assert "global batch 48 = 1 process x 12 x accumulate 4; learning rate" in said(run.with_name("one of 1"))
+    assert "; memory of the first process about" in said(folder)
+    assert "; memory about" in said(run.with_name("one of 1"))
     assert [said(folder, rank) for rank in (1, 2, 3)] == [""] * 3
     assert rundir.read_run(run)["hardware"]["processes"] == 4
     assert sorted(path.name for path in run.parent.iterdir() if path.is_dir() and " " not in path.name) == [
