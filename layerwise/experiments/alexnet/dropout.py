@@ -47,9 +47,9 @@ def doubled(results: Results) -> Verdict:
 CAUSE = (
     "most likely the 1,200 steps of the small scale: the training error still falls over the last 300 of them, with "
     "dropout and without, so that neither run has converged, and where the first reading near the lowest validation "
-    "error lies is left to noise. Steps to one training error do rise (12.5 % as a centred mean of 25 readings: 855 with "
-    "and 664 without, means of three seeds), 1.3 times, though dropout itself raises that error; and here it drops units "
-    "of one layer of 512, where AlexNet has two of 4,096"
+    "error lies is left to noise. Steps to one training error do rise (12.5 % as a centred mean of 25 readings: 855 "
+    "with and 664 without, means of three seeds), 1.3 times, though dropout itself raises that error; and here it "
+    "drops units of one layer of 512, where AlexNet has two of 4,096"
 )
 CLAIMS = {
     "overfits-without": Claim("Without dropout the network overfits substantially: its test error lies further above "
