@@ -28,8 +28,8 @@ def register(app: typer.Typer) -> None:
 
 def predict(
     run: Annotated[str, typer.Argument(metavar="RUN", help="A run or a model file.", show_default=False)],
-    pictures: Annotated[list[str], typer.Argument(metavar="PICTURES", help="Pictures or folders; - reads one picture "
-                                                  "from standard input.", show_default=False)],
+    pictures: Annotated[list[str], typer.Argument(metavar="PICTURES", help="Pictures, folders or shards; - reads one "
+                                                  "picture from standard input.", show_default=False)],
     top: Annotated[int, typer.Option(min=1, metavar="K", help="How many classes a picture.")] = 1,
     layout: Annotated[str, typer.Option("--format", metavar="table|json|csv", help="How rows are printed.")] = "table",
     strict: Annotated[bool, typer.Option("--strict", help="Exit status 2 where a picture can't be read.")] = False,

@@ -25,7 +25,8 @@ def register(app: typer.Typer) -> None:
 
 def train(
     network: Annotated[str, typer.Argument(metavar="NETWORK", help="A network (`layerwise models` lists them).")],
-    data: Annotated[str, typer.Argument(metavar="DATA", help="A folder or list of pictures, or a named data set.")],
+    data: Annotated[str, typer.Argument(metavar="DATA", help="A folder, list or shards of pictures, the "
+                                    "address of shards, or a named data set.")],
     recipe: Annotated[str, typer.Option(metavar="NAME|FILE", help="A preset or a recipe's file; none: the one that "
                                         "fits network and data.", show_default=False)] = "",
     settings: Set = None,
