@@ -117,7 +117,8 @@ def _one_network(table: dict[str, Any], as_json: bool) -> None:
 
 
 def check(
-    data: Annotated[str, typer.Argument(metavar="DATA", help="A folder, a list (.csv, .tsv), shards or a named data set.")],
+    data: Annotated[str, typer.Argument(metavar="DATA", help="A folder, a list (.csv, .tsv), shards or a "
+                                    "named data set.")],
     split: Annotated[str, typer.Option(metavar="A/B/C", help="Parts for train/val/test in percent.",
                                        show_default=False)] = "",
     waive_leaks: Annotated[bool, typer.Option("--waive-leaks", help="Pictures in two splits are no error.")] = False,
