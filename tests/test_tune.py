@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,7 @@ from layerwise.jobs import tune as job
 from layerwise.jobs.recipe_choice import for_training
 from layerwise.recipe import changed, check
 from layerwise.recipes.presets import preset
+from layerwise.training.state import Training
 
 QUICK = ("threads=1", "batch_size=4")
 
@@ -93,6 +95,20 @@ def test_where_the_batch_does_not_fit_the_formats_are_compared_with_what_fits(mo
     measured = {row.settings["memory_format"] for row in report.rows if row.settings["micro_batch"] == "8"}
     assert measured == {"contiguous", "channels-last"}
     assert report.best.images_per_second is not None
+
+
+def test_a_step_whose_memory_ran_out_is_not_counted_as_what_it_was_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    step = job.gradients
+
+    def scarce(training: Training, batch: dict[str, Any]) -> dict[str, float]:
+        training.position.micro_batch = min(training.position.micro_batch, 2)  # what the loop does then
+        return step(training, batch)
+
+    monkeypatch.setattr(job, "gradients", scarce)
+    rows = job.tune("lenet5", (*QUICK, "compile=no"), 10).rows
+    told = {(row.settings["micro_batch"], row.problem) for row in rows}
+    assert told >= {("4", "does not fit into memory"), ("2", "")}
+    assert all((row.images_per_second is None) is (row.settings["micro_batch"] == "4") for row in rows)
 
 
 def test_sizes() -> None:

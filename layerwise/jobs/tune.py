@@ -127,7 +127,7 @@ def tune(name: str, settings: Sequence[str] = (), seconds: float = 60.0) -> Tune
     for field in best.settings:
         given.pop(field, None)
     return TuneReport(recipe.name, recipe.network, bench.shape, recipe.batch_size, (*given.values(), *chosen),
-                      tuple(bench.rows), best, bench.validation(best), available_memory(bench.device),
+                      tuple(bench.rows), best, bench.validation(best), bench.free,
                       round(bench.spent(), 1), hardware.describe(bench.with_settings(best.settings)),
                       (*notes, *bench.warnings(best)))
 
@@ -166,6 +166,7 @@ class _Bench:
         self.recipe = dataclasses.replace(recipe, input_size=side, channels=channels)
         self.shape, self.device = (channels, side, side), torch.device(recipe.device)
         self.rows: list[Row] = []
+        self.free = available_memory(self.device)  # once: torch keeps a GPU's memory from one row to the next
         self._started, self._seconds = time.perf_counter(), seconds
         kept = COMPILES if compiles and self.device.type == "cpu" else 0.0
         self._each = max(seconds / 30, (seconds - kept) / PARTS)
@@ -215,9 +216,8 @@ class _Bench:
             activations = activation_bytes(training) if keep else 0
             allocator = "system" if self.device.type != "cpu" or left_alone(activations) else "kept"
             need = needed(training, training.position.micro_batch)
-            free = available_memory(training.device)
             peak = None if need is None else need.peak
-            if peak is not None and free is not None and peak > free * (1 - MARGIN):
+            if peak is not None and self.free is not None and peak > self.free * (1 - MARGIN):
                 return Row(settings, allocator, None, peak, TOO_LARGE)
             batch = self._batch(training)
             training.model.train()
@@ -226,6 +226,8 @@ class _Bench:
                     times = self._times(lambda: self._step(training, batch))
                 except RuntimeError as error:
                     return Row(settings, allocator, None, peak, str(error).splitlines()[0][:120])
+            if training.position.micro_batch < int(settings["micro_batch"]):  # halved, as memory ran out
+                return Row(settings, allocator, None, peak, TOO_LARGE)
             return Row(settings, allocator, self.recipe.batch_size / statistics.median(times), peak)
 
     def validation(self, row: Row) -> float:
