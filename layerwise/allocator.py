@@ -37,11 +37,14 @@ def glibc() -> ctypes.CDLL | None:
     return library if hasattr(library, "mallopt") and hasattr(library, "malloc_trim") else None
 
 
-def left_alone(activations: int, environment: Mapping[str, str] = os.environ) -> str:
+def left_alone(activations: int | None, environment: Mapping[str, str] = os.environ) -> str:
     """Why the allocator stays as it is for a training with this many bytes of activations a step; "" where it doesn't.
 
+    `activations` is None for one that was asked to take little memory: buffers that stay fit the next ones badly.
     Whoever set the allocator from outside, or loaded another, has chosen already.
     """
+    if activations is None:
+        return "recompute=blocks is there to take little memory"
     if activations < WORTH:
         return "the network's buffers are small"
     if "malloc" in environment.get("LD_PRELOAD", "") or "glibc.malloc" in environment.get("GLIBC_TUNABLES", ""):
@@ -52,7 +55,7 @@ def left_alone(activations: int, environment: Mapping[str, str] = os.environ) ->
 
 
 @contextmanager
-def kept_buffers(activations: int = WORTH, device: str = "cpu") -> Iterator[str]:
+def kept_buffers(activations: int | None = WORTH, device: str = "cpu") -> Iterator[str]:
     """Within it freed buffers stay with the process, where `left_alone` has nothing against it. Yields what was done.
 
     At the end what is free goes back to the kernel, and large buffers do again.

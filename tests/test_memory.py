@@ -34,6 +34,15 @@ def test_a_run_tells_and_keeps_its_account(tmp_path: Path, capsys: pytest.Captur
         assert 0.8 * kept["peak"] < kept["predicted"]
 
 
+def test_recomputation_keeps_no_freed_buffers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = {}
+    for value in ("none", "blocks"):
+        recipe = changed(preset("digits"), [*QUICK, f"recompute={value}"])
+        train.train(recipe, RunOptions(out=tmp_path / value, offline=True))
+        said[value] = "as the system has it: recompute=blocks is there to take little memory" in capsys.readouterr().err
+    assert said == {"none": False, "blocks": True}
+
+
 @linux
 def test_the_prediction_is_near_in_a_fresh_process(tmp_path: Path) -> None:
     """A third of this process's memory at the peak is the step's; the rest is there before."""

