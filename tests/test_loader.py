@@ -257,6 +257,13 @@ def test_plain_batches_are_the_preprocessing_and_nothing_else(kind: str, files: 
         assert max(len(batch["label"]) for batch in batches) <= batch_size
 
 
+def test_an_epoch_without_batches_left_is_empty() -> None:
+    samples, chosen = in_memory(29), recipe(**KINDS["pad"])
+    whole = batches_of(samples, chosen)
+    assert len(batches_of(samples, chosen, start=len(whole) - 1)) == 1
+    assert batches_of(samples, chosen, start=len(whole)) == []
+
+
 def test_nothing_is_written_to_the_pictures_in_memory() -> None:
     samples = in_memory(9)
     assert samples.images is not None

@@ -1,9 +1,14 @@
-"""Every network by name: counts, shapes, a batch of one, gradients, state, and what `build` refuses."""
+"""Every network by name: counts, shapes, a batch of one, gradients, state, and what `build` refuses.
+
+Large networks whose smaller siblings are made of the same blocks are counted in every run of the tests, and run
+through where LAYERWISE_ALL_NETWORKS=1: they take as long as all the others together.
+"""
 
 from __future__ import annotations
 
 import gc
 import json
+import os
 import re
 from functools import cache
 
@@ -19,6 +24,17 @@ from layerwise.models.network import FLOWS, SupervisedNetwork
 from layerwise.models.shapes import Cost, cost
 from tests.model_counts import COUNTS, SMALL_ARGUMENTS
 from tests.nan_memory import nan_memory
+
+EVERY = os.environ.get("LAYERWISE_ALL_NETWORKS") == "1"
+SIBLINGS = {
+    "wide_resnet101_2": "wide_resnet50_2", "nasnet_large": "nasnet_mobile", "resnext101_64x4d": "resnext50_32x4d",
+    "resnext101_32x8d": "resnext50_32x4d", "resnext101_32x4d": "resnext50_32x4d", "resnet1202": "resnet110",
+    "resnet101": "resnet50", "resnet152": "resnet50", "resnet101_v1_5": "resnet50_v1_5", "plain101": "plain50",
+    "resnet152_v1_5": "resnet50_v1_5", "preact_resnet200": "preact_resnet152", "preact_resnet1001": "preact_resnet164",
+    "resnext29_16x64d": "resnext29_8x64d", "densenet264": "densenet121", "densenet161": "densenet121",
+    "densenet201": "densenet121", "densenet100_k24": "densenet100_k12", "densenet_bc190_k40": "densenet_bc100_k12",
+    "densenet_bc250_k24": "densenet_bc100_k12",
+}  # fmt: skip
 
 
 def small_side(name: str) -> int:
@@ -54,6 +70,8 @@ def _seed():
 
 @pytest.fixture(scope="module", params=list(COUNTS))
 def network(request):
+    if request.param in SIBLINGS and not EVERY:
+        pytest.skip("large, and a smaller one of the same blocks is run: LAYERWISE_ALL_NETWORKS=1 runs all")
     torch.manual_seed(1)
     with nan_memory():  # no weight is forgotten
         model = build(request.param, num_classes=3, **SMALL_ARGUMENTS.get(request.param, {}))
@@ -70,6 +88,8 @@ def network(request):
 
 def test_the_table_has_every_name():
     assert sorted(names()) == sorted(COUNTS)
+    assert set(SIBLINGS) <= set(COUNTS)
+    assert set(SIBLINGS.values()) <= set(COUNTS) - set(SIBLINGS)
     assert len(names()) == len(set(names()))
 
 

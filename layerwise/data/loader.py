@@ -121,7 +121,7 @@ def shared_batches(
 
     if samples.images is not None and whole_batches(recipe, preprocess):
         memory, first = Batches(), 0
-        augmented = of_batches(samples.images, max(map(len, batches), default=0), recipe, preprocess)
+        augmented = of_batches(samples.images, max([1, *map(len, batches)]), recipe, preprocess)
         draws = draw(recipe, epoch, np.concatenate([*all_keys, order[:0]]))  # at once: a call takes longer than a batch
         for number, indices in enumerate(batches):
             stack = memory.empty((len(indices), preprocess.size, preprocess.size, preprocess.channels))
