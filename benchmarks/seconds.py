@@ -10,7 +10,7 @@ chosen on 10,000 of the training pictures. A seed whose run lies finished in --r
 The plain side is ResNet-18 with a 3x3 stem (11.2 M parameters), eager, NCHW, fp32, the C library's own allocator. Its
 images a second are measured between our runs, in fresh processes, without data loading or tests. How many images it
 needs is a training of its own (--plain), whose length fixes the one-cycle schedule: results are kept in
-results/benchmarks/seconds-plain.json, and each says for one length what accuracy it ended in. Where no length has
+results/benchmarks/plain/seconds.json, and each says for one length what accuracy it ended in. Where no length has
 reached 93 % yet the longest that missed it is a lower bound, and is printed as "more than"; that a shorter one would
 not reach what a longer one misses is assumed. For this count the same network runs channels-last, which changes
 rounding alone.
@@ -50,7 +50,7 @@ TARGET, LIMIT, AIM = 0.93, 10, 25
 BATCH, RATE, DECAY = 128, 0.1, 5e-4  # of the plain side; torch's own shape of the one cycle
 SAVE_SECONDS = 120.0
 ROOT = Path(__file__).resolve().parents[1]
-KNOWN = ROOT / "results" / "benchmarks" / "seconds-plain.json"
+KNOWN = ROOT / "results" / "benchmarks" / "plain" / "seconds.json"
 
 
 class Block(nn.Module):
@@ -253,8 +253,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.plain is not None:
         with allocator.kept_buffers():
             one = plain_training(options.plain, options.images, options.threads)
-        KNOWN.write_text(json.dumps({"benchmark": "seconds-plain", "trainings": [*remembered(), one]}, indent=2) + "\n",
-                         "utf-8")
+        kept = {"benchmark": "seconds --plain", "trainings": [*remembered(), one]}
+        KNOWN.parent.mkdir(parents=True, exist_ok=True)
+        KNOWN.write_text(json.dumps(kept, indent=2) + "\n", "utf-8")
         print(json.dumps(one))
         return 0
     runs: list[dict[str, Any]] = []
@@ -269,7 +270,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     images, how = needed(remembered())
     found = {"benchmark": "seconds", "seeds": len(runs), "threads": options.threads, "cpu": hardware.cpu_name(),
              "note": options.note or "nothing said of other work on the machine",
-             **verdict(runs, rates, images, how), "versions": hardware.versions()}
+             **verdict(runs, rates, images, how), "plain, accuracy after images": "; ".join(
+                 f"{100 * max(one['accuracy'], one['accuracy_mirrored']):.2f} % after {one['images']:,}"
+                 for one in remembered()), "versions": hardware.versions()}
     for name, value in found.items():
         print(f"{name}: {value}")
     if options.save is not None:
