@@ -242,7 +242,7 @@ def child(job: dict[str, Any]) -> int:
     if job["folder"]:
         os.chdir(job["folder"])
     if job["workers"]:
-        loader.worker_count = lambda: job["workers"]  # type: ignore[attr-defined]
+        loader.cores = lambda: job["workers"]  # type: ignore[attr-defined]
     if job["scarce"]:
         scarce_and_unreadable()
     for name, value in job["versions"].items():

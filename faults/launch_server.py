@@ -94,7 +94,7 @@ def harmed(job: Job, training: Training, folder: Path) -> None:
 def work(job: Job, words: Sequence[str], folder: Path, rank: int) -> int:
     """One process of an attempt: trains or resumes as `words` say; returns its exit status."""
     heartbeat.begin()
-    loader.worker_count = lambda: int(job["threads"])
+    loader.cores = lambda: int(job["threads"])
     gradients = train.gradients
 
     def logged(training: Training, batch: dict[str, Any]) -> dict[str, float]:

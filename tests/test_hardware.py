@@ -13,7 +13,6 @@ import pytest
 import torch
 
 from layerwise import hardware, processor
-from layerwise.data.statistics import worker_count
 from layerwise.errors import InputError, MachineError
 from layerwise.recipes.presets import preset
 from layerwise.signals import Signals
@@ -60,9 +59,9 @@ def test_the_quota_of_the_control_group_counts(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(processor.Path, "exists", lambda self: True)
     monkeypatch.setattr(processor.Path, "read_text", lambda self: "150000 100000")
     monkeypatch.setattr(processor.os, "sched_getaffinity", lambda who: set(range(64)), raising=False)
-    assert hardware.cores() == worker_count() == 2  # threads for pictures too
+    assert hardware.cores() == 2
     monkeypatch.setattr(processor.Path, "read_text", lambda self: "max 100000")
-    assert hardware.cores() == worker_count() == 64
+    assert hardware.cores() == 64
 
 
 def test_an_unresolved_recipe_is_not_run() -> None:

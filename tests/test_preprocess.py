@@ -355,7 +355,7 @@ def test_threads_and_memory_change_no_statistic(tmp_path: Path, monkeypatch: pyt
     chosen = recipe(mean="per-pixel")
     digests = {fit_preprocess(samples, chosen).sha256}
     for workers in (1, 8):
-        monkeypatch.setattr(statistics, "worker_count", lambda workers=workers: workers)
+        monkeypatch.setattr(statistics, "cores", lambda workers=workers: workers)
         digests.add(fit_preprocess(files, chosen).sha256)
     assert len(digests) == 1
 

@@ -35,9 +35,9 @@ from layerwise.data.memory import Batches, Scratch
 from layerwise.data.order import Place, class_weights, draw_rates, epoch_batches, epoch_order, repeats
 from layerwise.data.preprocess import Preprocess, to_tensor
 from layerwise.data.source import Samples
-from layerwise.data.statistics import worker_count
 from layerwise.data.workers import Progress, Workers
 from layerwise.errors import InputError, LayerwiseError, MachineError
+from layerwise.processor import cores
 from layerwise.recipe import Recipe
 
 __all__ = [
@@ -122,7 +122,7 @@ def shared_batches(
     if samples.images is not None and whole_batches(recipe, preprocess):
         memory, first = Batches(), 0
         augmented = of_batches(samples.images, max([1, *map(len, batches)]), recipe, preprocess)
-        draws = draw(recipe, epoch, np.concatenate([*all_keys, order[:0]]))  # at once: a call takes longer than a batch
+        draws = draw(recipe, epoch, np.concatenate([*all_keys, order[:0]]))  # each call costs as much
         for number, indices in enumerate(batches):
             stack = memory.empty((len(indices), preprocess.size, preprocess.size, preprocess.channels))
             pictures = augmented(indices, draws.part(first, len(indices)))
@@ -274,7 +274,7 @@ def _streamed(
     MachineError where these hang too, or where a thread fails in a way that no file explains.
     """
     normalise, memory, own = Normaliser(preprocess), Batches(pinned=torch.cuda.is_available()), threading.local()
-    shape, threads = (preprocess.size, preprocess.size, preprocess.channels), workers or worker_count()
+    shape, threads = (preprocess.size, preprocess.size, preprocess.channels), workers or cores()
     decoders, assembler, progress = Workers(threads, "layerwise-decode"), Workers(1, "layerwise-assemble"), Progress()
 
     def collect(batch: int, stack: Tensor, futures: list[Future[list[int]]]) -> dict[str, Any]:

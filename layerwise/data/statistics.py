@@ -20,11 +20,6 @@ Picture = NDArray[np.uint8]
 Outcome = TypeVar("Outcome")
 
 
-def worker_count() -> int:
-    """Threads for decoding: one for each core that this process may use."""
-    return cores()
-
-
 def representative(samples: Samples) -> NDArray[np.int64]:
     """The indices that statistics are taken over: all in memory; of files at most 5,000, drawn without a seed.
 
@@ -39,7 +34,7 @@ def representative(samples: Samples) -> NDArray[np.int64]:
 def pictures(samples: Samples, change: Callable[[Picture], Outcome]) -> Iterator[Sequence[Outcome]]:
     """What `change` makes of the representative pictures, decoded in threads, a few dozen at a time."""
     indices = [int(index) for index in representative(samples)]
-    with ThreadPoolExecutor(worker_count(), "layerwise-statistics") as pool:
+    with ThreadPoolExecutor(cores(), "layerwise-statistics") as pool:
         for start in range(0, len(indices), CHUNK):
             yield list(pool.map(lambda index: change(samples.read(index)), indices[start : start + CHUNK]))
 
