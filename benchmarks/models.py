@@ -116,6 +116,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         failed += [name] * slow
         print(f"{name:18} ratio {row['ratio']:.3f} (noise {row['noise']:.3f}), {row['images_per_second']:.1f} images/s,"
               f" built in {row['build_seconds']:.2f} s{'  <- beyond its limit' if slow else ''}", flush=True)
+        print(f"summary: network {name} | {row['ratio']:.3f} | {1 - row['noise']:.3f} | {'not' if slow else 'ok'}",
+              flush=True)
     builds = {name: building(name, 3) for name in models.names()} if options.build_all else {}
     if builds:
         longest = max(builds, key=lambda name: builds[name])

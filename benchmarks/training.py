@@ -245,12 +245,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
                       for name, rates in highest.items()}
     for name, rates in found["peaks"].items():
         print(f"peak, {name}: {rates['clock']:.0f} {'GB/s' if name == 'memory' else 'GFLOP/s'}", flush=True)
-    summary = []
     for row in options.networks:
         network = options.speed_run if row == "speed-run" else row
         if network not in models.names():
             print(f"{row}: left out, there is no network {network!r} yet", flush=True)
-            summary.append(f"summary: training {row} | - | {CASES[row].must:g} | left out: no network {network!r}")
+            print(f"summary: training {row} | - | {CASES[row].must:g} | left out: no network {network!r}")
             continue
         one = measure(row, network, options, highest)
         name = f"{row} ({network})" if row != network else row
@@ -258,14 +257,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             found[f"{name} batch {one['batch']}, by the {which}"] = told(one, which)
             print(f"{name} batch {one['batch']}, by the {which}: {told(one, which)}", flush=True)
         found.setdefault("measured", {})[row] = one
-        summary.append(f"summary: training {name} | {one['clock']['ratio_to_plain']:.2f} | {one['must']:g} | "
-                       f"{'ok' if met(one) else 'not'}")
+        print(f"summary: training {name} | {one['clock']['ratio_to_plain']:.2f} | {one['must']:g} | "
+              f"{'ok' if met(one) else 'not'}", flush=True)
     missed = [row for row, one in found.get("measured", {}).items() if not met(one)]
     if missed and not hardware.cpu_computes_bf16():
         found["limits"] = ("the musts were set for a processor with AVX512-BF16; this one has no arithmetic in bf16: "
                            "channels-last and the allocator alone are left to gain by")
         print(f"missed: {', '.join(missed)}; {found['limits']}")
-    print("\n".join(summary))
     found |= {"hardware": hardware.describe(recipe_of("lenet5", CASES["lenet5"], options.threads)),
               "versions": hardware.versions()}
     if options.save is not None:

@@ -267,6 +267,30 @@ def test_scans_are_remembered_until_the_file_changes(tmp_path: Path, monkeypatch
     assert scan.scan_files(files, ImageRules()) == changed
 
 
+def test_findings_come_in_the_order_of_the_files(tmp_path: Path) -> None:
+    files = [picture(tmp_path / f"{i:02d}.png", i) for i in range(2 * scan.PART + 3)]
+    files.insert(9, tmp_path / "missing.png")
+    files = files[::-1]
+    told: list[tuple[int, int]] = []
+    found = scan.scan_files(files, ImageRules(), 3, lambda done, total: told.append((done, total)))
+    assert found == [scan.scan_one(file, ImageRules()) for file in files]
+    assert len({one.sha256 for one in found}) == len(files)  # else the order could not show
+    assert told == [(len(files), len(files))]
+
+
+@pytest.mark.parametrize(("size", "threads"), [(scan.SMALL - 1, 1), (scan.SMALL, 2)])
+def test_small_files_are_scanned_by_one_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int,
+                                               threads: int) -> None:
+    (tmp_path / "a.jpg").write_bytes(bytes(size))
+    asked: list[int] = []
+    real = scan.ThreadPoolExecutor
+    monkeypatch.setattr(scan, "ThreadPoolExecutor", lambda count: (asked.append(count), real(count))[1])
+    monkeypatch.setattr(scan, "cores", lambda: 2)
+    scan.scan_files([tmp_path / "a.jpg"], ImageRules())
+    scan.scan_files([tmp_path / "a.jpg"], ImageRules(), threads=5)
+    assert asked == [threads, 5]
+
+
 # ---- samples, fingerprints, splits
 
 
