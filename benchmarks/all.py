@@ -42,15 +42,15 @@ class Run:
 # training.py comes last: it tells each network as it is done, so what a slow machine leaves no time for is one of them.
 RUNS = (
     Run("startup.py", ("--rounds", "3"), 90),
-    Run("loop.py", ("--steps", "20", "--rounds", "3"), 150),
+    Run("loop.py", ("--steps", "12", "--rounds", "3"), 150),
     Run("memory.py", ("--networks", "resnet50"), 150),
     Run("folder_memory.py", (), 180),
     Run("loading.py", ("--rounds", "3", "--pictures", "128"), 150),
     Run("exact.py", ("--networks", "lenet5", "resnet20", "--rounds", "3"), 90),
-    Run("models.py", ("--rounds", "5", "--batch", "2"), 240),
+    Run("models.py", ("--rounds", "3", "--batch", "2"), 240),
     Run("explain.py", (), 120),
     Run("seconds.py", ("--seeds", "0", "--steps", "1"), 420),
-    Run("training.py", ("--rounds", "2"), 600),
+    Run("training.py", ("--rounds", "2", "--seconds", "1"), 600),
 )
 NO_BENCHMARKS = ("all.py", "peaks.py", "transcriptions.py")
 ABSENT = "needs weights and photographs that are not in this repository"

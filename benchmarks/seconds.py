@@ -277,6 +277,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{name}: {value}")
     if options.save is not None:
         options.save.write_text(json.dumps(found, indent=2) + "\n", "utf-8")
+    ratio = found.get("ratio by the clock", "-")
+    print(f"summary: seconds to {100 * TARGET:.0f} % | {ratio} | {LIMIT} | {'ok' if found['met'] else 'not'}")
     return 0 if found["met"] else 4
 
 

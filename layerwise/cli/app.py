@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from layerwise.console import SETTINGS, out
 from layerwise.errors import InputError
@@ -17,8 +18,20 @@ EPILOG = (
     "3 the machine can't, 4 a result outside its tolerance, 130 or 143 interrupted."
 )
 
+class Commands(TyperGroup):
+    """The commands, each with its whole line in the help, wrapped; typer's own plain help cuts it off."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Writes the list of the commands."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, " ".join((self.commands[name].help or "").split()))
+                                for name in self.list_commands(ctx)])
+
+
 app = typer.Typer(
     name="layerwise",
+    cls=Commands,
+    rich_markup_mode=None,  # rich's parser of Markdown took half of the time that --help takes
     help="Trains, tests and uses the convolutional networks of the papers.",
     epilog=EPILOG,
     add_completion=False,
