@@ -54,7 +54,7 @@ RUNS = (
 )
 NO_BENCHMARKS = ("all.py", "peaks.py", "transcriptions.py")
 ABSENT = "needs weights and photographs that are not in this repository"
-LEFT_OUT = {"photographs.py": ABSENT, "on_the_object.py": ABSENT}
+LEFT_OUT = {"gpu.py": "for a machine with a GPU, by itself", "photographs.py": ABSENT, "on_the_object.py": ABSENT}
 
 
 @dataclass(frozen=True)

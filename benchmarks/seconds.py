@@ -185,17 +185,20 @@ def needed(trainings: Sequence[dict[str, Any]]) -> tuple[int, str]:
     return (max(missed), "more than") if missed else (0, "not measured")
 
 
-def our_run(seed: int, threads: int, place: Path) -> dict[str, Any]:
-    """`layerwise train` in a process of its own: seconds by the clock and the processor, accuracy on the test split."""
+def our_run(seed: int, place: Path, settings: Sequence[str], network: str = "") -> dict[str, Any]:
+    """`layerwise train` with the recipe `speed-run`, on its network or another, in a process of its own.
+
+    Returns its seconds by the clock and the processor, and the accuracy on the test split.
+    """
     run, told = place / f"seed{seed}", place / f"seed{seed}.json"
     if told.exists():
         kept: dict[str, Any] = json.loads(told.read_text("utf-8"))
         return kept
     recipe = preset("speed-run")
     before, started = os.times(), time.perf_counter()
-    subprocess.run([sys.executable, "-m", "layerwise", "train", recipe.network, recipe.data, "--recipe", recipe.name,
-                    "--set", f"seed={seed}", "--set", f"threads={threads}", "--out", str(run)], check=True,
-                   stdout=subprocess.DEVNULL)
+    subprocess.run([sys.executable, "-m", "layerwise", "train", network or recipe.network, recipe.data, "--recipe", recipe.name,
+                    *(word for setting in (f"seed={seed}", *settings) for word in ("--set", setting)),
+                    "--out", str(run)], check=True, stdout=subprocess.DEVNULL)
     clock, after = time.perf_counter() - started, os.times()
     result = json.loads(next(run.glob("evaluations/test-*/result.json")).read_text("utf-8"))
     last = rundir.read_lines(run / rundir.METRICS)[-1]
@@ -264,7 +267,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         place = options.runs or Path(scratch)
         place.mkdir(parents=True, exist_ok=True)
         for seed in options.seeds:
-            runs.append(our_run(seed, options.threads, place))
+            runs.append(our_run(seed, place, (f"threads={options.threads}",)))
             rates.append(fresh_rate(options.threads, options.steps))
             print(json.dumps(runs[-1]), json.dumps(rates[-1]), flush=True)
     images, how = needed(remembered())

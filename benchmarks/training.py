@@ -21,6 +21,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import signal
 import statistics
 import subprocess
 import sys
@@ -93,50 +94,62 @@ def chosen_steps(options: argparse.Namespace, seconds: float) -> int:
     return int(options.steps) or max(1, min(MOST_STEPS, round(options.seconds / seconds)))
 
 
-def recipe_of(network: str, case: Case, threads: int) -> Recipe:
+class Until(Signals):
+    """Ends the loop as Ctrl-C does, once the training has gone that many steps: compiled once, it then goes on."""
+
+    def __init__(self, training: Training, step: int) -> None:
+        super().__init__()
+        self.training, self.step = training, step
+
+    @property
+    def received(self) -> int | None:  # type: ignore[override]
+        return signal.SIGINT if self.training.position.step >= self.step else None
+
+    @received.setter
+    def received(self, value: int | None) -> None:
+        """What it is set to says nothing here."""
+
+
+def recipe_of(network: str, case: Case, threads: int, settings: Sequence[str] = ()) -> Recipe:
     """The recipe `fast` on this network, its machine's fields as `layerwise train` resolves them."""
     return hardware.resolve(changed(preset("fast"), [
         f"network={network}", f"batch_size={case.batch}", f"threads={threads}", "validation=0",
-        f"input_size={case.side}", f"channels={case.channels}", "unit=iterations", "checkpoint_seconds=100000"]))
+        f"input_size={case.side}", f"channels={case.channels}", "unit=iterations", "checkpoint_seconds=100000",
+        *settings]))
 
 
-def command_side(network: str, case: Case, options: argparse.Namespace) -> Rates:
-    """The training command's loop with its defaults, on noise."""
+def command_side(network: str, case: Case, options: argparse.Namespace, settings: Sequence[str] = ()) -> Rates:
+    """The training command's loop with its defaults, changed by `settings`, on noise."""
     count, noise = case.batch * 2, np.random.default_rng(0)
     shape = (count, case.side, case.side, case.channels)
     samples = Samples(name="train", class_names=tuple(map(str, range(10))), labels=noise.integers(0, 10, count),
                       ids=tuple(map(str, range(count))), images=noise.integers(0, 256, shape, dtype=np.uint8))
     data = DataSet(name="noise", train=samples, val=None, test=None, notes=(), licence="none: noise")
-    recipe = dataclasses.replace(recipe_of(network, case, options.threads), warmup_length=0)
+    recipe = dataclasses.replace(recipe_of(network, case, options.threads, settings), warmup_length=0)
     preprocess = fit_preprocess(samples, recipe)
     saved, really = [0.0, 0.0], command.save
 
     def save(training: Training) -> None:
+        if training.device.type == "cuda":
+            torch.cuda.synchronize(training.device)  # the last step is the loop's, not the checkpoint's
         clock, processor = time.perf_counter(), time.process_time()
         really(training)
         saved[:] = [time.perf_counter() - clock, time.process_time() - processor]
 
-    def assembled(place: str, steps: int) -> Training:
-        run = Path(place, str(steps))
-        run.mkdir(exist_ok=True)
-        asked = dataclasses.replace(recipe, duration=steps, evaluate_every=steps)
-        return assemble(run, asked, data, preprocess, None)
-
-    def looped(training: Training) -> Rates:
+    def looped(training: Training, steps: int) -> Rates:
         def go() -> int:
-            with Signals() as signals:
-                command.loop(training, signals, RunOptions(quiet=True))
-            return training.position.step
+            command.loop(training, Until(training, training.position.step + steps), RunOptions(quiet=True))
+            return steps
 
         return timed(case.batch, go, lambda: (saved[0], saved[1]))
 
     command.save = save  # type: ignore[attr-defined]
     with tempfile.TemporaryDirectory() as place:
-        untimed = assembled(place, 1)
-        # around both, as in a run: what the untimed step got from the kernel stays for the timed ones
-        with allocator.kept_buffers(activation_bytes(untimed), "cpu"):
-            first = looped(untimed)
-            return looped(assembled(place, chosen_steps(options, case.batch / first["clock"])))
+        lasts = dataclasses.replace(recipe, duration=1 + MOST_STEPS, evaluate_every=1 + MOST_STEPS)
+        training = assemble(Path(place), lasts, data, preprocess, None)
+        with allocator.kept_buffers(activation_bytes(training), training.device.type):
+            first = looped(training, 1)
+            return looped(training, chosen_steps(options, case.batch / first["clock"]))
 
 
 def bare_side(side: str, network: str, case: Case, options: argparse.Namespace) -> Rates:

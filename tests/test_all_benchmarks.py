@@ -77,6 +77,63 @@ def test_every_file_of_the_list_is_there() -> None:
     assert isinstance(Row("a", "1", "1", "ok").missed, bool)
 
 
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    return importlib.import_module("benchmarks.gpu")
+
+
+def test_timms_script_tells_its_rate(gpu: ModuleType) -> None:
+    printed = 'Train benchmark done\n--result\n{\n "model": "resnet50",\n "train_samples_per_sec": 812.5\n}\n'
+    assert gpu.timm_rate(printed) == 812.5
+    for other in ("no mark", '--result\n{"model": "resnet50", "error": "out of memory"}', "--result\n[]", ""):
+        with pytest.raises(ValueError, match="timm's script told no rate"):
+            gpu.timm_rate(other)
+
+
+def test_a_gpus_benchmark_runs_on_the_processor(gpu: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                capsys: pytest.CaptureFixture[str]) -> None:
+    """The script of timm takes the words that its own one takes; a rate twice ours is a ratio of a half."""
+    script = tmp_path / "benchmark.py"
+    script.write_text(
+        "import json, sys\nsaid = dict(zip(sys.argv, sys.argv[1:]))\nassert said['--precision'] == 'float32'\n"
+        "assert said['--device'] == 'cpu'\n"
+        "print('--result\\n' + json.dumps({'train_samples_per_sec': 2 * int(said['--batch-size'])}))\n")
+    monkeypatch.setattr(gpu, "fresh", lambda side, options: {"peak": 1e12, "command": float(options.batch)}[side])
+    monkeypatch.setattr(gpu.hardware, "cpu_computes_bf16", lambda: False)
+    told = tmp_path / "told.json"
+    assert gpu.main(["--device", "cpu", "--timm", str(script), "--rounds", "2", "--save", str(told)]) == 0
+    out = capsys.readouterr().out
+    assert "summary: resnet50 in fp32, to timm's script | 0.50 | none | ok" in out
+    assert "left out: no --seeds" in out
+    assert gpu.json.loads(told.read_text("utf-8"))["share of that"] == "9 %"  # 4 x 6 x 3.86 GFLOP of 1 TFLOP
+    with pytest.raises(SystemExit):
+        gpu.main(["--timm", str(tmp_path / "none.py")])
+
+
+def test_a_seed_that_misses_ends_a_gpus_benchmark_with_4(gpu: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu, "fresh", lambda side, options: 1.0)
+    for least, status in ((0.94, 0), (0.9399, 4)):
+        runs = {0: {"clock": 9.0, "accuracy": 0.95}, 1: {"clock": 8.0, "accuracy": least}}
+        monkeypatch.setattr(gpu, "our_run", lambda seed, *others, runs=runs: runs[seed])
+        assert gpu.main(["--device", "cpu", "--seeds", "0", "1"]) == status
+
+
+def test_the_loop_ends_after_its_steps_and_goes_on(training: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the command's side of training.py: an untimed step, then two timed ones of the same training."""
+    command, steps = training.command, []
+    real = command.gradients
+    monkeypatch.setattr(command, "save", command.save)  # which that side replaces
+    monkeypatch.setattr(command, "gradients", lambda made, batch: (steps.append(made), real(made, batch))[1])
+    case = training.Case(1, 32, 4, 0, 0, 0)
+    options = training.argparse.Namespace(threads=1, steps=2, seconds=1.0)
+    rates = training.command_side("lenet5", case, options, ("device=cpu", "precision=fp32"))
+    assert len(steps) == 3
+    assert len(set(map(id, steps))) == 1
+    assert steps[0].position.step == 3
+    assert rates["clock"] > 0
+
+
 def test_a_must_is_met_by_the_clock(training: ModuleType) -> None:
     reached = {"ratio_to_plain": 3.1, "least": 3.0, "most": 3.2, "ratio_to_best": 1.0, "share_of_roofline": 0.5,
                "roofline": 10.0, "images_per_second": {"command": 5.0}}
