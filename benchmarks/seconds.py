@@ -196,7 +196,8 @@ def our_run(seed: int, place: Path, settings: Sequence[str], network: str = "") 
         return kept
     recipe = preset("speed-run")
     before, started = os.times(), time.perf_counter()
-    subprocess.run([sys.executable, "-m", "layerwise", "train", network or recipe.network, recipe.data, "--recipe", recipe.name,
+    subprocess.run([sys.executable, "-m", "layerwise", "train", network or recipe.network, recipe.data,
+                    "--recipe", recipe.name,
                     *(word for setting in (f"seed={seed}", *settings) for word in ("--set", setting)),
                     "--out", str(run)], check=True, stdout=subprocess.DEVNULL)
     clock, after = time.perf_counter() - started, os.times()
