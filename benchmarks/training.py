@@ -51,6 +51,7 @@ from layerwise.training.state import Training, assemble
 PLAIN = "contiguous default"
 BY_HAND = ("contiguous kept", "channels-last default", "channels-last kept")
 MOST_STEPS = 200
+NOISE_BYTES = 1 << 25
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,9 @@ def recipe_of(network: str, case: Case, threads: int, settings: Sequence[str] = 
 
 def command_side(network: str, case: Case, options: argparse.Namespace, settings: Sequence[str] = ()) -> Rates:
     """The training command's loop with its defaults, changed by `settings`, on noise."""
-    count, noise = case.batch * 2, np.random.default_rng(0)
+    # Two batches, and more of small pictures: a real epoch of theirs, at whose end the loop writes, has hundreds.
+    batches = max(2, min(MOST_STEPS, NOISE_BYTES // (case.batch * case.channels * case.side**2)))
+    count, noise = case.batch * batches, np.random.default_rng(0)
     shape = (count, case.side, case.side, case.channels)
     samples = Samples(name="train", class_names=tuple(map(str, range(10))), labels=noise.integers(0, 10, count),
                       ids=tuple(map(str, range(count))), images=noise.integers(0, 256, shape, dtype=np.uint8))

@@ -198,7 +198,7 @@ def loop(training: Training, signals: Signals, options: RunOptions) -> int:
             rate = schedule.rate(position.samples)
             set_rate(training.optimiser, rate)
             own = [world.rank] if world.rank else []
-            torch.manual_seed(derived_seed(recipe.seed, "step", position.step, *own))  # dropout's masks
+            hardware.seed(training.device, derived_seed(recipe.seed, "step", position.step, *own))  # dropout's masks
             sums = {} if position.step in position.left_out else gradients(training, batch)
             verdict = judged(training, batch, sums) if sums else LEAVE
             if verdict == AGAIN:
@@ -269,7 +269,7 @@ def gradients(training: Training, batch: dict[str, Any]) -> dict[str, float]:
     if instead := own_gradients(training.recipe):
         return instead(training, batch)
     model, position, world = training.model, training.position, training.world
-    buffers = list(model.buffers())
+    buffers, parameters = list(model.buffers()), list(model.parameters())
     kept = [buffer.clone() for buffer in buffers]
     count = len(batch["label"])
     whole = pictures_of_all(training, batch)
@@ -291,8 +291,8 @@ def gradients(training: Training, batch: dict[str, Any]) -> dict[str, float]:
             scarcity, sums["scarce"] = error, 1
         sums = dict(zip(sums, world.add(*sums.values()), strict=True))
         if not sums["scarce"]:
-            world.add_gradients(model.parameters())
-            norm = clip_gradients(list(model.parameters()), training.recipe.clip_norm)
+            world.add_gradients(parameters)
+            norm = clip_gradients(parameters, training.recipe.clip_norm)
             *numbers, sums["norm"] = torch.stack([*counted, norm.to(counted[0])] if counted else [norm]).tolist()
             loss_sum = sum((loss * size for loss, size in zip(numbers[::2], sizes, strict=True)), 0.0)
             sums["loss"], sums["errors"] = world.add(loss_sum, float(sum(numbers[1::2])))

@@ -135,3 +135,13 @@ def test_variables_that_limit_the_instructions_are_described(monkeypatch: pytest
     plain = hardware.describe(recipe)["cpu_capability"]
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "SSE41")
     assert hardware.describe(recipe)["cpu_capability"] == f"{plain}, ONEDNN_MAX_CPU_ISA=SSE41"
+
+
+def test_a_seed_is_that_of_torch() -> None:
+    numbers = []
+    for seeded in (lambda: torch.manual_seed(7), lambda: hardware.seed(torch.device("cpu"), 7),
+                   lambda: hardware.seed(torch.device("cpu"), 8)):
+        seeded()
+        numbers.append(torch.rand(4))
+    assert torch.equal(numbers[0], numbers[1])
+    assert not torch.equal(numbers[0], numbers[2])

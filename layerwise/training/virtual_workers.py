@@ -94,7 +94,7 @@ def exact_gradients(training: Training, batch: dict[str, Any]) -> dict[str, floa
             put_back(moving, before)
             for one, value in counted:  # a batch is one batch, whatever the number of workers
                 one.copy_(value)
-            torch.manual_seed(derived_seed(recipe.seed, "step", training.position.step, "worker", worker))
+            hardware.seed(training.device, derived_seed(recipe.seed, "step", training.position.step, "worker", worker))
             told.append(_part(training, batch, rows, whole))
             gradients.add(_flat([one.grad if one.grad is not None else torch.zeros_like(one) for one in learned]))
             statistics.add(_flat(moving) if moving else None)
