@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 
-from layerwise.data import augment, colour
+from layerwise.data import augment, colour, loader
 from layerwise.data.augment import fit_colour
 from layerwise.data.loader import (
     class_weights,
@@ -26,6 +26,7 @@ from layerwise.data.loader import (
     plain_batches,
     training_batches,
 )
+from layerwise.data.memory import Batches
 from layerwise.data.order import repeats
 from layerwise.data.preprocess import fit_preprocess
 from layerwise.data.source import Samples
@@ -255,6 +256,18 @@ def test_plain_batches_are_the_preprocessing_and_nothing_else(kind: str, files: 
         assert torch.cat([batch["index"] for batch in batches]).tolist() == list(range(11))
         assert torch.cat([batch["label"] for batch in batches]).tolist() == samples.labels.tolist()
         assert max(len(batch["label"]) for batch in batches) <= batch_size
+
+
+@pytest.mark.parametrize("there", [True, False])
+@pytest.mark.parametrize("files", [True, False])
+def test_batches_are_pinned_where_there_is_a_gpu(there: bool, files: bool, tmp_path: Path,
+                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    samples = as_files(in_memory(6), tmp_path) if files else in_memory(6)
+    asked: list[bool] = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+    monkeypatch.setattr(loader, "Batches", lambda pinned=False: (asked.append(pinned), Batches())[1])
+    batches_of(samples, recipe(**KINDS["pad"]))
+    assert asked == [there]
 
 
 def test_an_epoch_without_batches_left_is_empty() -> None:

@@ -120,7 +120,7 @@ def shared_batches(
         return batch
 
     if samples.images is not None and whole_batches(recipe, preprocess):
-        memory, first = Batches(), 0
+        memory, first = Batches(pinned=torch.cuda.is_available()), 0
         augmented = of_batches(samples.images, max([1, *map(len, batches)]), recipe, preprocess)
         draws = draw(recipe, epoch, np.concatenate([*all_keys, order[:0]]))  # each call costs as much
         for number, indices in enumerate(batches):
