@@ -28,6 +28,7 @@ from layerwise.explain.responses import responses
 TITLE = "ResNet, Figure 7: standard deviations of layer responses"
 NETWORKS = ("plain20", "plain56", "resnet20", "resnet56", "resnet110")
 PICTURES = {"smoke": 8}  # else all of the test set
+LINEAR, LEAST, FURTHER = 6.0, 0.1, (5, 10, 20, 50, 100)  # beyond LINEAR the axis is logarithmic, from LEAST on
 COLUMNS = ("mean_deviation", "median_deviation", "mean_within", "layers")
 
 
@@ -65,7 +66,8 @@ CLAIMS = {
 def draw(results: Results, figure: Figure) -> None:
     """Two panels as in the paper: layers in their order above, by falling deviation below; the deviation from 1 to 3.
 
-    Plain networks are dashed. The axis is stretched where a deviation lies outside. Of several seeds the mean is drawn.
+    Plain networks are dashed. The axis is stretched where a deviation lies outside, and logarithmic where one lies far
+    outside. Of several seeds the mean is drawn.
     """
     above, below = figure.subplots(2, 1)
     found = {row: mean_over_seeds(results, row, "deviations") for row in NETWORKS}
@@ -80,14 +82,20 @@ def _panel(axes: Axes, found: dict[str, list[float]], label: str) -> None:
         name = labelled(row) if values else f"{labelled(row)}, not measured"
         axes.plot(range(1, len(values) + 1), values, color=COLOURS[depth(row)], linestyle=style, linewidth=1.6,
                   label=name, alpha=1.0 if values else 0.3)
-    axes.set_ylim(*limits([value for values in found.values() for value in values]))
+    low, high = limits([value for values in found.values() for value in values])
+    if high > LINEAR:
+        axes.set_yscale("log")
+        low = max(low, LEAST)
+    axes.set_ylim(low, high)
     axes.set_xlim(0, 110)
     axes.set_xticks(range(0, 101, 20))
-    axes.set_yticks([1, 2, 3])
-    for tick in (1, 2, 3):
+    ticks = [1, 2, 3, *(tick for tick in FURTHER if tick < high)]
+    axes.set_yticks(ticks, [str(tick) for tick in ticks])
+    axes.minorticks_off()
+    for tick in ticks:
         axes.axhline(tick, color="#bbbbbb", linewidth=0.7, linestyle=(0, (4, 4)), zorder=0)
     axes.set_xlabel(label)
-    axes.set_ylabel("std")
+    axes.set_ylabel("std" if high <= LINEAR else "std, logarithmic")
     axes.legend(loc="upper right", fontsize=7, ncols=2)
 
 
