@@ -127,13 +127,7 @@ def carry_the_random_state() -> None:
 
 def carry_torchs_generator() -> None:
     """Takes a guard out: torch's generator is seeded once, for the weights, and not for each step."""
-    seed, seeded = torch.manual_seed, [0]
-
-    def once(number: int) -> Any:
-        seeded[0] += 1
-        return seed(number) if seeded[0] == 1 else None
-
-    torch.manual_seed = once  # type: ignore[assignment]
+    hardware.seed = lambda device, number: None  # what seeds the weights is torch.manual_seed itself
 
 
 def forget(part: str) -> None:

@@ -30,7 +30,7 @@ from evaluated import model_file, samples
 from small_network import network
 
 from faults.in_order import add_in_order
-from layerwise import distributed, evaluate, train
+from layerwise import distributed, evaluate, hardware, train
 from layerwise.data import DataOptions, loader, open_data
 from layerwise.evaluation import metrics
 from layerwise.models.shapes import cost
@@ -56,7 +56,7 @@ def digest(tensors: dict[str, torch.Tensor]) -> str:
 
 def train_job(job: Job, log: dict[str, Any]) -> None:
     """Trains or resumes; logs the pictures of each step with a sum of their pixels, seeds, and the state at the end."""
-    gradients, seed = train.gradients, torch.manual_seed
+    gradients, seed = train.gradients, hardware.seed
     rank = int(os.environ.get("RANK", "0"))
     log |= {"steps": [], "pixels": [], "seeds": []}
 
@@ -71,7 +71,7 @@ def train_job(job: Job, log: dict[str, Any]) -> None:
         return found
 
     train.gradients = logged
-    torch.manual_seed = lambda number: (log["seeds"].append(number), seed(number))[1]
+    hardware.seed = lambda device, number: (log["seeds"].append(number), seed(device, number))[1]
     CONTROLS[job.get("control", "")]()
     options = preparation.RunOptions(out=Path(job["run"]), offline=True, confirmed=True)
     if job.get("resume"):

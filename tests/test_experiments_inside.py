@@ -117,16 +117,6 @@ def test_figure_7_axes_are_the_papers() -> None:
     assert figure_7.limits([]) == (0.6, 3.2)
 
 
-def test_figure_7_tells_its_axis_where_a_deviation_lies_far_outside() -> None:
-    figure = Figure()
-    figure_7.draw(made({"plain56": {"deviations": [18.0, 4.0, 0.0]}}), figure)
-    above = figure.axes[0]
-    assert above.get_yscale() == "log"
-    assert list(above.get_yticks()) == [1, 2, 3, 5, 10]
-    assert above.get_ylabel() == "std, logarithmic"
-    assert above.get_ylim() == pytest.approx((figure_7.LEAST, 18.9))
-
-
 def test_figure_7_measures_responses() -> None:
     given = subject("resnet20")
     found = figure_7.measure(given)

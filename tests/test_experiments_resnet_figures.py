@@ -100,3 +100,11 @@ def test_names_and_colours() -> None:
     assert [labelled(name) for name in names] == ["plain-20", "ResNet-1202", "ResNet-34"]
     rows = [row for name in ("figure-1", "figure-4", "figure-6") for row in find(f"resnet/{name}").rows]
     assert {depth(row) for row in rows} <= COLOURS.keys()
+
+
+def test_figure_7_tells_its_axis_where_a_deviation_lies_far_outside() -> None:
+    above = drawn("figure-7", Results("small", {"plain56": (Measured(0, {"deviations": [18.0, 4.0, 0.0]}),)})).axes[0]
+    assert above.get_yscale() == "log"
+    assert list(above.get_yticks()) == [1, 2, 3, 5, 10]
+    assert above.get_ylabel() == "std, logarithmic"
+    assert above.get_ylim() == pytest.approx((0.1, 18.9))
