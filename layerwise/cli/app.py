@@ -18,6 +18,7 @@ EPILOG = (
     "3 the machine can't, 4 a result outside its tolerance, 130 or 143 interrupted."
 )
 
+
 class Commands(TyperGroup):
     """The commands, each with its whole line in the help, wrapped; typer's own plain help cuts it off."""
 

@@ -130,8 +130,7 @@ DIFFERS = {"small": (f"steps to {THRESHOLDS['small']:g} % training error instead
 COLUMNS = ("iterations", "training_error")
 # The thresholds beside the verdict are what showed it; that another network would differ more was not tried.
 CAUSE = ("data and scale, as far as the runs tell: the ratio depends on the threshold and rises with every harder one, "
-         "and in 1,500 steps on Fashion-MNIST tanh reaches none harder than this with all seeds; the paper's 25 % on "
-         "CIFAR-10 comes late in a training of 40 epochs")
+         "and in 1,500 steps on Fashion-MNIST tanh reaches none harder than this with all seeds")
 CLAIMS = {
     "faster": Claim("With ReLU the training error falls to the threshold in fewer steps than with tanh, each at its "
                     "own fastest rate (section 3.1).", _fewer_steps),
