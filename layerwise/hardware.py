@@ -26,12 +26,20 @@ LIMITING = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "ONEDNN_DEFAULT_FPMATH_MOD
 PACKAGES = ("layerwise", "torch", "numpy", "pillow", "scipy", "safetensors")
 
 
+def _processor_has(*flags: str) -> bool:
+    """Whether Linux names one of these instruction sets for the processor."""
+    information = Path("/proc/cpuinfo")
+    return information.exists() and any(f" {flag}" in information.read_text() for flag in flags)
+
+
 def cpu_computes_bf16() -> bool:
     """Whether the processor multiplies bfloat16 natively (AVX512-BF16 or AMX). Others emulate it, slower than fp32."""
-    information = Path("/proc/cpuinfo")
-    if not information.exists():
-        return False
-    return any(flag in information.read_text() for flag in (" avx512_bf16", " amx_bf16"))
+    return _processor_has("avx512_bf16", "amx_bf16")
+
+
+def has_tiles() -> bool:
+    """Whether the processor multiplies tiles of bfloat16 (AMX)."""
+    return _processor_has("amx_bf16")
 
 
 def computes_bf16(device: torch.device) -> bool:

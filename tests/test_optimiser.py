@@ -158,6 +158,25 @@ def test_the_optimisers_are_torchs_own_but_the_inside_form() -> None:
     assert {kind.__module__.split(".")[0] for kind in kinds.values()} == {"torch"}
 
 
+def test_a_gradient_in_another_memory_order_is_the_same_gradient() -> None:
+    """torch's fused kernel alone would take it number by number as it lies; that is the control."""
+    torch.manual_seed(0)
+    start, slopes = torch.randn(6, 5, 3, 3), torch.randn(4, 6, 5, 3, 3)
+    ends = []
+    for kind in ("ours", "one operation after the other", "fused alone"):
+        weight = nn.Parameter(start.clone().contiguous(memory_format=torch.channels_last))
+        group = {"params": [weight], "names": ["weight"], "weight_decay": 0.01, "factor": 1.0}
+        optimiser = build_optimiser([group], FAST) if kind == "ours" else torch.optim.SGD(
+            [weight], lr=0.1, momentum=FAST.momentum, nesterov=FAST.nesterov, weight_decay=0.01, fused="fused" in kind)
+        for slope in slopes:
+            weight.grad = slope.clone()  # contiguous, where the weight is channels-last
+            optimiser.param_groups[0]["lr"] = 0.1
+            optimiser.step()
+        ends.append(weight.detach())
+    torch.testing.assert_close(ends[0], ends[1], rtol=1e-5, atol=1e-6)
+    assert float((ends[2] - ends[1]).abs().max()) > 0.1
+
+
 def test_inside_sgd_takes_no_closure() -> None:
     optimiser = build_optimiser(parameter_groups(network(), FAST), replace(FAST, velocity="inside"))
     with pytest.raises(AssertionError, match="takes no closure"):

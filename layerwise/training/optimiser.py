@@ -118,7 +118,7 @@ def build_optimiser(groups: Groups, recipe: Recipe) -> Optimizer:
     if recipe.optimiser == "sgd" and recipe.velocity == "inside":
         return InsideSGD(groups, momentum=mu, nesterov=recipe.nesterov)
     rules: dict[str, Callable[[], Optimizer]] = {
-        "sgd": lambda: SGD(groups, lr=0.0, momentum=mu, nesterov=recipe.nesterov, foreach=True),
+        "sgd": lambda: _sgd(groups, mu, recipe.nesterov),
         "adagrad": lambda: Adagrad(groups, lr=0.0, eps=epsilon, foreach=True),
         "adadelta": lambda: Adadelta(groups, lr=0.0, rho=beta2, eps=epsilon, foreach=True),
         "rmsprop": lambda: RMSprop(groups, lr=0.0, alpha=beta2, eps=epsilon, momentum=mu, foreach=True),
@@ -132,6 +132,38 @@ def set_rate(optimiser: Optimizer, rate: float) -> None:
     """Set the learning rate of the next step: `rate` times each group's factor."""
     for group in optimiser.param_groups:
         group["lr"] = rate * group["factor"]
+
+
+def _sgd(groups: Groups, momentum: float, nesterov: bool) -> Optimizer:
+    """torch's stochastic gradient descent; on a CPU in one pass over memory, not one for each of its operations."""
+    if any(part.device.type != "cpu" for group in groups for part in group["params"]):
+        return SGD(groups, lr=0.0, momentum=momentum, nesterov=nesterov, foreach=True)
+    optimiser = SGD(groups, lr=0.0, momentum=momentum, nesterov=nesterov, fused=True)
+    optimiser.register_step_pre_hook(_lay_out)
+    return optimiser
+
+
+def _lay_out(optimiser: Optimizer, *_: Any) -> None:
+    """Gives each gradient the memory order of its weight, and each weight that has none yet a velocity of zeros.
+
+    torch's fused kernel walks weight, gradient and velocity side by side as they lie in memory, whatever their strides:
+    a gradient in another order would be applied to other weights, without an error. And it takes velocities of all
+    weights or of none, where some may have thawed later.
+    """
+    for group in optimiser.param_groups:
+        for weight in group["params"]:
+            if weight.grad is None:
+                continue
+            if not _lie_alike(weight, weight.grad):
+                weight.grad = torch.empty_like(weight).copy_(weight.grad)
+            if group["momentum"] and optimiser.state[weight].get("momentum_buffer") is None:
+                optimiser.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
+
+
+def _lie_alike(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors of one shape have their numbers in the same order in memory."""
+    return all(size == 1 or step == step_of_other
+               for size, step, step_of_other in zip(one.shape, one.stride(), other.stride(), strict=True))
 
 
 class InsideSGD(Optimizer):
