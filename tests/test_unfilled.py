@@ -52,7 +52,8 @@ def test_the_guard_ends_with_its_block() -> None:
 
 
 @pytest.mark.parametrize(("made", "imported"), [
-    ("models.build('resnet20')", ""), ("ResNetCifar(3)", "torch._dynamo"), ("torch.empty_like(torch.empty(2))", "sympy"),
+    ("models.build('resnet20')", ""), ("ResNetCifar(3)", "torch._dynamo"),
+    ("torch.empty_like(torch.empty(2))", "sympy"),
 ])
 def test_shapes_need_no_compiler(made: str, imported: str) -> None:
     command = [sys.executable, "-c", SHAPES.format(made=made)]
