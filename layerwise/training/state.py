@@ -43,7 +43,7 @@ from layerwise.training.optimiser import (
     unfreeze,
 )
 from layerwise.training.schedule import Schedule
-from layerwise.training.weight_gradients import multiply_windows
+from layerwise.training.tiles import fill_tiles
 from layerwise.training.whitening import whiten_first
 
 IMBALANCE = 10
@@ -177,7 +177,7 @@ def assemble(run: Path, recipe: Recipe, data: DataSet, preprocess: Preprocess, c
     if recipe.zero_init_last_scale:
         zero_last_scales(model)
     overwrite_inputs(model)
-    multiply_windows(model, recipe)
+    fill_tiles(model, recipe)
     if recipe.recompute == "blocks":
         recompute_blocks(model.features)
     model.to(device, memory_format=hardware.memory_format(recipe))  # type: ignore[call-overload]
