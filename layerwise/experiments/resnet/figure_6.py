@@ -18,7 +18,7 @@ from layerwise.experiments import judges
 from layerwise.experiments.experiment import Claim, Results, every, less
 from layerwise.experiments.judges import HELD_OUT, TRAINING, above_at_every_point
 from layerwise.experiments.resnet.panels import DASHED, FULL, Frame, draw_panel, labelled, legend, mark
-from layerwise.experiments.resnet.protocols import cifar_row
+from layerwise.experiments.resnet.protocols import TOO_SHORT, cifar_row
 from layerwise.experiments.resnet.table_6 import RESNETS as PRINTED
 
 TITLE = "ResNet, Figure 6: training on CIFAR-10"
@@ -50,10 +50,12 @@ CLAIMS = {
     "resnet-deeper-better": Claim(
         "ResNets gain accuracy as they get deeper, up to 110 layers (section 4.2, figure 6 middle).",
         judges.ordered(*reversed(RESNETS)),
+        TOO_SHORT,
     ),
     "resnet-deeper-trains-better": Claim(
         "ResNets overcome the difficulty of optimisation: deeper ones have the lower training error (section 4.2).",
         judges.ordered(*reversed(RESNETS), name=TRAINING),
+        TOO_SHORT,
     ),
     "resnet-beats-plain": Claim(
         "At the same depth the ResNet has the lower training and test error (section 4.2, figure 6 left and middle).",

@@ -155,11 +155,21 @@ def shorter_than_half(row: str) -> Callable[[Results], Verdict]:
     return judge
 
 
+FEW_BLOCKS = (
+    "depth: each of the nine blocks of 20 layers does a larger part than one of the source's 54; with 27 blocks, "
+    "trained alike, the median rise is 4.3, 1.4 and 0.4 points in three seeds, of which the first had learned badly "
+    "(49 % wrong untouched)"
+)
+FEW_DRAWS = (
+    "scale, as far as the dips go: with three draws in each of three seeds the mean falls by 3.0 points with 20 layers "
+    "and by 17.2 and 2.9 with 56, and the standard errors of these differences are 9.1, 10.5 and 3.1; that the first "
+    "pair costs more than half of the whole rise with 20 layers goes with its nine blocks, of which it moves two"
+)
 PAIRS = (("resnet20", "plain20"), ("resnet56", "plain56"))
 CLAIMS = {
     "one-block": Claim(
         "But for a few blocks, deleting a single one hardly changes a residual network's error (Veit et al., 4.1).",
-        every(*(below(row, HARDLY, "median_rise") for row in RESIDUAL)),
+        every(*(below(row, HARDLY, "median_rise") for row in RESIDUAL)), FEW_BLOCKS,
     ),
     "one-plain-block": Claim(
         "Deleting a single layer of a chain raises its error drastically (Veit et al., section 4.1; there VGG).",
@@ -179,7 +189,7 @@ CLAIMS = {
     ),
     "smooth-swaps": Claim(
         "The error rises smoothly with the number of blocks that change places (Veit et al., section 4.3).",
-        every(*(smoothly(row, "swapped") for row in RESIDUAL)),
+        every(*(smoothly(row, "swapped") for row in RESIDUAL)), FEW_DRAWS,
     ),
     "short-paths": Claim(
         "What gradient reaches the picture comes along relatively short paths (Veit et al., section 5).",

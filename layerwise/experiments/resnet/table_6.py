@@ -19,7 +19,7 @@ from functools import partial
 from layerwise.experiments.experiment import Claim, Numbers, Results, Row, Verdict, every, less
 from layerwise.experiments.judges import at_paper_scale, below, ordered, similar
 from layerwise.experiments.resnet.counts import weight_layers
-from layerwise.experiments.resnet.protocols import cifar_row
+from layerwise.experiments.resnet.protocols import TOO_SHORT, cifar_row
 from layerwise.models.costs import costs
 
 TITLE = "ResNet, Table 6: test error on CIFAR-10"
@@ -95,6 +95,7 @@ CLAIMS = {
     "deeper-better": Claim(
         "Each deeper ResNet has the lower error, from 20 to 110 layers (section 4.2, table 6).",
         ordered(*reversed(list(RESNETS)[:5])),
+        TOO_SHORT,
     ),
     "1202-worse": Claim(
         "1202 layers have a higher test error than 110, and a similar training error (section 4.2).",
