@@ -69,9 +69,10 @@ def test_a_normalisation_across_the_towers_is_refused() -> None:
 def test_normalisation_within_groups() -> None:
     maps = torch.randn(2, 8, 3, 3, dtype=torch.float64)
     apart = torch.cat([ResponseNorm(alpha=0.1)(half) for half in maps.chunk(2, 1)], 1)
-    assert torch.equal(ResponseNorm(alpha=0.1, groups=2)(maps), apart)
+    # Not to the bit: how a processor's vectors divide the positions decides between two forms of the power.
+    torch.testing.assert_close(ResponseNorm(alpha=0.1, groups=2)(maps), apart, rtol=1e-14, atol=1e-14)
     last = maps.to(memory_format=torch.channels_last)
-    assert torch.equal(ResponseNorm(alpha=0.1, groups=2)(last), apart)
+    torch.testing.assert_close(ResponseNorm(alpha=0.1, groups=2)(last), apart, rtol=1e-14, atol=1e-14)
     assert not torch.allclose(ResponseNorm(alpha=0.1)(maps), apart)
 
 
