@@ -181,6 +181,10 @@ class Lines:
         with naming(self.path), open(self.path, "ab") as file:
             file.write((json.dumps(told, allow_nan=False) + "\n").encode())
 
+    def size(self) -> int:
+        """Bytes that were written, durable or not."""
+        return self.path.stat().st_size
+
     def sync(self) -> int:
         """Makes all lines durable; returns the file's size in bytes."""
         with naming(self.path), open(self.path, "ab") as file:

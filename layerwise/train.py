@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from layerwise import checkpoint, console, distributed, hardware, modelfile, rundir
+from layerwise import checkpoint, distributed, hardware, modelfile, rundir
 from layerwise.data.colour import fit_colour
 from layerwise.data.loader import plain_batches, shared_batches
 from layerwise.data.order import Place, epoch_batches, epoch_order
@@ -31,6 +31,7 @@ from layerwise.training import transfer
 from layerwise.training.average import Average
 from layerwise.training.failure import AGAIN, LEAVE, TAKE, judged, no_memory, pictures_of_all, sound
 from layerwise.training.graphs import passed
+from layerwise.training.lines import show, write_line, write_speed
 from layerwise.training.memory import watched
 from layerwise.training.optimiser import clip_gradients, keep_frozen_statistics, set_rate, unfreeze
 from layerwise.training.preparation import RunOptions, banner, handshake, heard, open_split, record_of, say, threaded
@@ -39,6 +40,7 @@ from layerwise.training.resumption import branched, differences, write_branch
 from layerwise.training.running_statistics import look_at_running_averages, put_back
 from layerwise.training.state import Training, assemble, checkpoint_size, note, read_input, restore, save, write_input
 from layerwise.training.synchronised import own_gradients
+from layerwise.training.unread import count, deferred, settled, totals
 
 LINES_PER_EPOCH = 10
 
@@ -199,8 +201,9 @@ def loop(training: Training, signals: Signals, options: RunOptions) -> int:
             set_rate(training.optimiser, rate)
             own = [world.rank] if world.rank else []
             hardware.seed(training.device, derived_seed(recipe.seed, "step", position.step, *own))  # dropout's masks
+            later = deferred(training, every)
             sums = {} if position.step in position.left_out else gradients(training, batch)
-            verdict = judged(training, batch, sums) if sums else LEAVE
+            verdict = LEAVE if not sums else TAKE if later else judged(training, batch, sums)
             if verdict == AGAIN:
                 break
             if verdict == TAKE:
@@ -213,19 +216,20 @@ def loop(training: Training, signals: Signals, options: RunOptions) -> int:
             position.step += 1
             if verdict == TAKE:
                 position.unread += int(sums["unread"])
-                position.window_loss += sums["loss"]
-                position.window_errors += int(sums["errors"])
-                position.window_samples += int(sums["samples"])
-                if recipe.mixup == 0:
-                    schedule.observe_training_error(position.samples, sums["errors"] / max(1, sums["samples"]))
                 images += int(sums["samples"])
+                if not later:
+                    count(training, sums)
             ended = schedule.finished(position.samples)
-            if position.batch % every == 0 or position.batch == len(sizes) or ended:
-                error = _write_line(training, rate)
-                _show(training, images / (time.monotonic() - started), error, options)
-            if training.val is not None and (
-                    ended or math.floor(training.progress / recipe.evaluate_every)
-                    > math.floor(before / recipe.evaluate_every)):
+            line = position.batch % every == 0 or position.batch == len(sizes) or ended
+            validation = training.val is not None and (
+                ended or math.floor(training.progress / recipe.evaluate_every)
+                > math.floor(before / recipe.evaluate_every))
+            if (line or validation) and not settled(training):
+                break
+            if line:
+                error = write_line(training, rate)
+                show(training, images / (time.monotonic() - started), error, options)
+            if validation:
                 aside = time.monotonic()
                 _validate(training, options)
                 training.model.train()
@@ -237,31 +241,25 @@ def loop(training: Training, signals: Signals, options: RunOptions) -> int:
                 keep_frozen_statistics(training.model, recipe)
             stop, due = world.add(signals.received is not None, time.monotonic() - saved > recipe.checkpoint_seconds)
             if ended or stop or due:
-                if not sound(training):
+                if not settled(training) or not sound(training):
                     break
                 world.from_first(lambda: save(training))
                 saved = time.monotonic()
             if ended or stop:
-                _write_speed(training, started, images, waited)
+                write_speed(training, started, images, waited)
                 return int(max(world.exchange(signals.received or 0)))
         else:
             position.epoch, position.batch = position.epoch + 1, 0
-            _write_speed(training, started, images, waited)
+            write_speed(training, started, images, waited)
         position = training.position  # another one, where it went back
     return 0
-
-
-def _write_speed(training: Training, started: float, images: int, waited: float) -> None:
-    """What an epoch took, or its last part, without validation; `waited` are the seconds without data."""
-    seconds = max(time.monotonic() - started, 1e-9)
-    training.speed.write({"step": training.position.step, "seconds": round(seconds, 3),
-                          "images_per_second": round(images / seconds, 1), "data_wait": round(waited / seconds, 4)})
 
 
 def gradients(training: Training, batch: dict[str, Any]) -> dict[str, float]:
     """Sums the gradients of a global batch over micro-batches and processes.
 
-    Returns what holds for the global batch: `loss` (summed), `errors`, `samples`, `unread` and the gradient's `norm`.
+    Returns what holds for the global batch: `loss` (summed), `errors`, `samples`, `unread` and the gradient's `norm`;
+    `samples` and `unread` alone where the others are read later (unread.py).
     Each picture weighs the same, however the batch is divided. Where memory runs out on any process, on all the
     micro-batch is halved and the same batch begins again, from the same statistics. Where a number is not finite the
     statistics of batch normalisation are put back too; else those of the first process become everyone's.
@@ -293,9 +291,12 @@ def gradients(training: Training, batch: dict[str, Any]) -> dict[str, float]:
         if not sums["scarce"]:
             world.add_gradients(parameters)
             norm = clip_gradients(parameters, training.recipe.clip_norm)
-            *numbers, sums["norm"] = torch.stack([*counted, norm.to(counted[0])] if counted else [norm]).tolist()
-            loss_sum = sum((loss * size for loss, size in zip(numbers[::2], sizes, strict=True)), 0.0)
-            sums["loss"], sums["errors"] = world.add(loss_sum, float(sum(numbers[1::2])))
+            numbers = torch.stack([*counted, norm.to(counted[0])] if counted else [norm])
+            if training.unread.kept is not None:
+                training.unread.steps.append((numbers, sizes, sums))
+                return sums
+            sums |= totals(numbers.tolist(), sizes)
+            sums["loss"], sums["errors"] = world.add(sums["loss"], sums["errors"])
             world.copy_from_first(buffers)
             if not all(math.isfinite(value) for value in sums.values()):
                 put_back(buffers, kept)
@@ -324,23 +325,6 @@ def _timed(batches: Iterator[dict[str, Any]]) -> Iterator[tuple[dict[str, Any], 
         except StopIteration:
             return
         yield batch, time.monotonic() - started
-
-
-def _write_line(training: Training, rate: float) -> float | None:
-    """Writes and returns the training error since the line before; with mixed pictures it is undefined."""
-    position = training.position
-    count = max(1, position.window_samples)
-    error = None if training.recipe.mixup > 0 else position.window_errors / count
-    loss = position.window_loss / count
-    training.metrics.write({
-        "kind": "train", "step": position.step, "samples": position.samples,
-        "epoch": position.samples / len(training.train), "loss": loss, "error": error, "learning_rate": rate,
-    })
-    chance = math.log(len(training.train.class_names))
-    if position.samples > len(training.train) and abs(loss - chance) < 0.002 * chance:
-        note(training, f"the loss stays at {loss:.3f}, that of guessing: look at learning_rate and at the labels")
-    position.window_loss, position.window_errors, position.window_samples = 0.0, 0, 0
-    return error
 
 
 def _validate(training: Training, options: RunOptions) -> None:
@@ -390,11 +374,3 @@ def _write_model(training: Training) -> None:
     }
     modelfile.write(training.run / modelfile.NAME, modelfile.ModelFile(
         training.model, training.train.class_names, training.preprocess, recipe, [], provenance))
-
-
-def _show(training: Training, speed: float, error: float | None, options: RunOptions) -> None:
-    left = (training.schedule.total_samples - training.position.samples) / max(speed, 1e-9)
-    if not options.quiet:
-        console.Progress.line(f"{training.progress:.2f} of {training.recipe.duration:g} {training.recipe.unit}  "
-                              f"{'' if error is None else f'training error {100 * error:.2f} %  '}"
-                              f"{speed:.0f} images/s  {console.duration(left)} left")

@@ -99,6 +99,21 @@ class Replay:
 
 
 @dataclass
+class Unread:
+    """Steps whose numbers are still on the device (unread.py).
+
+    `steps` has for each these numbers, the sizes of its micro-batches, and what is known of it without them. `kept` is
+    the state before the first of them. `reason` says why each step is read at once: "" none, None not looked at yet.
+    Steps before number `until` are read at once, for one of them was not finite.
+    """
+
+    steps: list[tuple[Tensor, list[int], dict[str, float]]] = field(default_factory=list)
+    kept: checkpoint.Generation | None = None
+    reason: str | None = None
+    until: int = 0
+
+
+@dataclass
 class Training:
     """All that one loop needs. Everything that changes is in `model`, `optimiser`, `average`, `schedule`, `position`
     and `best`; the rest is a function of the recipe and the data."""
@@ -123,6 +138,7 @@ class Training:
     speed: rundir.Lines
     notes: list[str] = field(default_factory=list)
     replay: Replay = field(default_factory=Replay)
+    unread: Unread = field(default_factory=Unread)
     world: World = field(default_factory=world)
 
     @property
@@ -164,6 +180,9 @@ class NoLines(rundir.Lines):
     def cut(self, size: int) -> None: ...
 
     def write(self, line: dict[str, Any]) -> None: ...
+
+    def size(self) -> int:
+        return 0
 
     def sync(self) -> int:
         return 0
@@ -229,18 +248,7 @@ def save(training: Training) -> None:
     """
     position = training.position
     position.metrics_bytes = training.metrics.sync()
-    tensors = {f"model/{name}": tensor for name, tensor in training.model.state_dict().items()}
-    tensors |= {f"optimiser/{name}": tensor for name, tensor in optimiser_tensors(training.optimiser).items()}
-    tensors |= {f"best/{name}": tensor for name, tensor in training.best.items()}
-    state: dict[str, Any] = {
-        "position": dataclasses.asdict(position),
-        "schedule": training.schedule.state(),
-        "recipe": training.recipe.hash,
-        "notes": training.notes,
-    }
-    if training.average:
-        tensors |= {f"average/{name}": tensor for name, tensor in training.average.state_tensors().items()}
-        state["average_count"] = training.average.count
+    tensors, state = snapshot(training)
     try:
         checkpoint.write(training.run / rundir.CHECKPOINTS, position.samples, tensors, state)
     except checkpoint.LeftOverError as error:
@@ -249,6 +257,23 @@ def save(training: Training) -> None:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
         note(training, f"no room for the checkpoint at step {position.step} ({error.strerror}); the one before stands")
+
+
+def snapshot(training: Training) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """All that changes in a training: tensors by name, which are not copies, and what is JSON."""
+    tensors = {f"model/{name}": tensor for name, tensor in training.model.state_dict().items()}
+    tensors |= {f"optimiser/{name}": tensor for name, tensor in optimiser_tensors(training.optimiser).items()}
+    tensors |= {f"best/{name}": tensor for name, tensor in training.best.items()}
+    state: dict[str, Any] = {
+        "position": dataclasses.asdict(training.position),
+        "schedule": training.schedule.state(),
+        "recipe": training.recipe.hash,
+        "notes": list(training.notes),
+    }
+    if training.average:
+        tensors |= {f"average/{name}": tensor for name, tensor in training.average.state_tensors().items()}
+        state["average_count"] = training.average.count
+    return tensors, state
 
 
 def restore(training: Training, generation: checkpoint.Generation) -> None:
