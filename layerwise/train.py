@@ -195,7 +195,7 @@ def loop(training: Training, signals: Signals, options: RunOptions) -> int:
         started, images, waited = time.monotonic(), 0, 0.0
         place = Place(position.epoch, position.batch, world.rank, world.size, recipe.virtual_workers)
         for batch, wait in _timed(shared_batches(
-                training.train, recipe, training.preprocess, place, training.colour)):
+                training.train, recipe, training.preprocess, place, training.colour, resident=training.resident)):
             waited += wait
             rate = schedule.rate(position.samples)
             set_rate(training.optimiser, rate)

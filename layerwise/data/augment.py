@@ -21,7 +21,7 @@ from layerwise.data.colour import Colour, colour_shift, fit_colour
 from layerwise.data.decoding import Needs, Opened, largest_scale
 from layerwise.data.memory import Scratch
 from layerwise.data.preprocess import Preprocess
-from layerwise.data.windows import Windows
+from layerwise.data.windows import DeviceWindows, Windows
 from layerwise.errors import InputError
 from layerwise.randomness import uniform
 from layerwise.recipe import Recipe
@@ -37,6 +37,7 @@ __all__ = [
     "draw",
     "fit_colour",
     "mix",
+    "on_device",
     "pad_and_crop",
     "resample",
     "resized_box",
@@ -121,6 +122,24 @@ def of_batches(
     preprocess.check_size(images.shape[1], images.shape[2])
     windows = Windows(most, images.shape[1:], recipe.pad, border(recipe, preprocess))
     return lambda indices, draws: windows.crop(images, indices, draws.crop, draws.flip)
+
+
+def on_device(
+    images: NDArray[np.uint8] | None, recipe: Recipe, preprocess: Preprocess, device: torch.device, most: float
+) -> Callable[[NDArray[np.int64], Draws], Tensor] | None:
+    """As `of_batches`, the whole set lying on `device`: (indices, draws) -> uint8 (N, size, size, channels) there.
+
+    None where it can't: pictures that are files, of other sides or channels, or that take more than `most` bytes.
+    """
+    if images is None or not whole_batches(recipe, preprocess) or preprocess.channels != images.shape[3]:
+        return None
+    count, height, width, channels = images.shape
+    pad = recipe.pad if recipe.crop == "pad" else 0
+    if count * (height + 2 * pad) * (width + 2 * pad) * channels > most:
+        return None
+    preprocess.check_size(height, width)
+    windows = DeviceWindows(images, pad, border(recipe, preprocess), device)
+    return lambda indices, draws: windows.crop(indices, draws.crop, draws.flip)
 
 
 def augment_picture(
@@ -291,7 +310,7 @@ def mix(images: Tensor, labels: Tensor, recipe: Recipe, epoch: int, keys: NDArra
 
     numbers = uniform(recipe.seed, epoch, keys, "mixup")[:, 0]
     weights = torch.from_numpy(np.asarray(betaincinv(recipe.mixup, recipe.mixup, numbers), dtype=np.float32))
-    share = weights[:, None, None, None]
+    share = weights[:, None, None, None].to(images.device)
     return {
         "image": images * share + images.roll(-1, 0) * (1 - share),
         "label": labels,

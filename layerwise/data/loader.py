@@ -21,6 +21,7 @@ from torch import Tensor
 
 from layerwise.data.augment import (
     Colour,
+    Draws,
     augment_picture,
     check_augmentation,
     colour_shift,
@@ -88,11 +89,13 @@ def shared_batches(
     place: Place,
     colour: Colour | None = None,
     workers: int = 0,
+    resident: Callable[[Indices, Draws], Tensor] | None = None,
 ) -> Generator[dict[str, Any], None, None]:
     """As `training_batches`, the share of one process of several: the same pictures, whatever their number.
 
     A share may be without pictures, where the batch has fewer than there are processes; it then has N = 0. Each
-    process counts its own unreadable files against the limit.
+    process counts its own unreadable files against the limit. With `resident` (`augment.on_device`) the pictures are
+    cut out, and "image" lies, where the whole set does.
     """
     epoch = place.epoch
     check_augmentation(recipe, preprocess, colour)
@@ -107,7 +110,8 @@ def shared_batches(
         keys = all_keys[number][good]
         batch = _labelled(image, batches[number][good], samples, bad)
         if recipe.colour == "pca" and colour is not None:
-            batch["image"] += torch.from_numpy(colour_shift(colour, recipe, preprocess.std, epoch, keys))
+            shift = torch.from_numpy(colour_shift(colour, recipe, preprocess.std, epoch, keys))
+            batch["image"] += shift.to(batch["image"].device)
         if recipe.mixup > 0 and good:
             batch |= mix(batch["image"], batch["label"], recipe, epoch, keys)
         if place.size > 1:  # without the neighbour's picture, which was only there to be mixed with
@@ -124,12 +128,16 @@ def shared_batches(
         augmented = of_batches(samples.images, max([1, *map(len, batches)]), recipe, preprocess)
         draws = draw(recipe, epoch, np.concatenate([*all_keys, order[:0]]))  # each call costs as much
         for number, indices in enumerate(batches):
-            stack = memory.empty((len(indices), preprocess.size, preprocess.size, preprocess.channels))
-            pictures = augmented(indices, draws.part(first, len(indices)))
-            image = preprocess.normalise(to_tensor(pictures), stack)
+            part = draws.part(first, len(indices))
+            if resident is not None:
+                image = preprocess.normalise(resident(indices, part))
+            else:
+                stack = memory.empty((len(indices), preprocess.size, preprocess.size, preprocess.channels))
+                image = preprocess.normalise(to_tensor(augmented(indices, part)), stack)
+                del stack
             first += len(indices)
             yield finished(number, list(range(len(indices))), image, [])
-            del stack, image  # so that its memory is free for the next batch, where whoever took it let it go
+            del image  # so that its memory is free for the next batch, where whoever took it let it go
         return
 
     def prepare(batch: int) -> Callable[[int, Scratch], Picture]:

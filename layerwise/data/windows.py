@@ -1,4 +1,7 @@
-"""Random windows of small pictures with borders, mirrored or not: whole batches, without a step for each picture."""
+"""Random windows of small pictures with borders, mirrored or not: whole batches, without a step for each picture.
+
+`Windows` takes them in this machine's memory, `DeviceWindows` on the device where the whole set lies: the same pixels.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,9 @@ import numpy as np
 import torch
 from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
+from torch import Tensor
+
+AT_ONCE = 4096  # pictures that are sent to the device together
 
 
 class Windows:
@@ -57,3 +63,29 @@ class Windows:
         where = np.empty(count, np.int64)
         where[order] = np.arange(count)
         return self.views[where, offsets[:, 0], left].reshape(count, *self.shape)
+
+
+class DeviceWindows:
+    """The same windows of a whole set of pictures that lies on a device: what travels for a batch is where they lie."""
+
+    def __init__(self, images: NDArray[np.uint8], pad: int, colour: NDArray[np.uint8], device: torch.device) -> None:
+        """Sends `images` (N, H, W, C) to `device`, each with a border of `pad` pixels of `colour` (C,)."""
+        count, *self.sides, channels = images.shape
+        height, width = self.sides
+        self.places, self.device = 2 * pad + 1, device
+        shape = (count, height + 2 * pad, width + 2 * pad, channels)
+        self.bordered = torch.empty(shape, dtype=torch.uint8, device=device)
+        self.bordered[:] = torch.from_numpy(colour).to(device)
+        for first in range(0, count, AT_ONCE):
+            part = torch.from_numpy(images[first : first + AT_ONCE].copy()).to(device)
+            self.bordered[first : first + AT_ONCE, pad : pad + height, pad : pad + width] = part
+
+    def crop(self, indices: NDArray[np.int64], numbers: NDArray[np.float64], flip: NDArray[np.bool_]) -> Tensor:
+        """As `Windows.crop`, (N, H, W, C) on the device; without a border `numbers` may be (N, 0)."""
+        height, width = self.sides
+        offsets = np.zeros((len(indices), 2), np.int64)
+        offsets[:, : numbers.shape[1]] = (numbers * self.places).astype(np.int64)
+        across = np.where(flip[:, None], np.arange(width)[::-1], np.arange(width))
+        pictures, rows, columns = (torch.from_numpy(where).to(self.device, non_blocking=True) for where in (
+            indices, offsets[:, :1] + np.arange(height), offsets[:, 1:] + across))
+        return self.bordered[pictures[:, None, None], rows[:, :, None], columns[:, None, :]]

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import errno
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -19,6 +20,7 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from layerwise import checkpoint, hardware, models, rundir
+from layerwise.data.augment import Draws, on_device
 from layerwise.data.colour import Colour
 from layerwise.data.order import class_weights, epoch_batches, epoch_order
 from layerwise.data.preprocess import Preprocess
@@ -47,6 +49,7 @@ from layerwise.training.tiles import fill_tiles
 from layerwise.training.whitening import whiten_first
 
 IMBALANCE = 10
+RESIDENT = 0.05  # of a GPU's memory, which small pictures may take: 60,000 of 40x40x3 are 0.27 GiB
 
 
 def class_counts(samples: Samples) -> NDArray[np.int64]:
@@ -139,6 +142,7 @@ class Training:
     notes: list[str] = field(default_factory=list)
     replay: Replay = field(default_factory=Replay)
     unread: Unread = field(default_factory=Unread)
+    resident: Callable[[NDArray[np.int64], Draws], Tensor] | None = None  # the training pictures, where a GPU has them
     world: World = field(default_factory=world)
 
     @property
@@ -227,7 +231,13 @@ def assemble(run: Path, recipe: Recipe, data: DataSet, preprocess: Preprocess, c
         best={},
         metrics=rundir.Lines(run / rundir.METRICS) if world().first else NoLines(),
         speed=rundir.Lines(run / rundir.SPEED) if world().first else NoLines(),
+        resident=on_device(data.train.images, recipe, preprocess, device, room(device)),
     )
+
+
+def room(device: torch.device) -> float:
+    """Bytes of the device's own memory that the training pictures may take; none where it has none of its own."""
+    return RESIDENT * torch.cuda.mem_get_info(device)[1] if device.type == "cuda" else 0
 
 
 def _auxiliary(model: Network, recipe: Recipe, preprocess: Preprocess) -> None:
