@@ -320,10 +320,9 @@ def test_sigterm_saves_and_resume_goes_on(place: dict[str, Path], tmp_path: Path
              *settings(duration=10000), "--out", str(run)]  # fmt: skip
     process = subprocess.Popen(words, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
                                env={**os.environ, "PYTHONPATH": str(ROOT)})
-    until = time.monotonic() + 120
-    while not (run / "speed.jsonl").is_file() and time.monotonic() < until and process.poll() is None:
-        time.sleep(0.05)
-    time.sleep(0.5)
+    until, lines = time.monotonic() + 120, run / "metrics.jsonl"
+    while not (lines.is_file() and lines.stat().st_size) and time.monotonic() < until and process.poll() is None:
+        time.sleep(0.05)  # until the loop has written a line: before it a signal ends the process
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 143, err
