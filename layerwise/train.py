@@ -34,13 +34,13 @@ from layerwise.training.graphs import passed
 from layerwise.training.lines import show, write_line, write_speed
 from layerwise.training.memory import watched
 from layerwise.training.optimiser import clip_gradients, keep_frozen_statistics, set_rate, unfreeze
+from layerwise.training.pending import count, deferred, settled, totals
 from layerwise.training.preparation import RunOptions, banner, handshake, heard, open_split, record_of, say, threaded
 from layerwise.training.probe import probe_micro_batch, validation_batch
 from layerwise.training.resumption import branched, differences, write_branch
 from layerwise.training.running_statistics import look_at_running_averages, put_back
 from layerwise.training.state import Training, assemble, checkpoint_size, note, read_input, restore, save, write_input
 from layerwise.training.synchronised import own_gradients
-from layerwise.training.unread import count, deferred, settled, totals
 
 LINES_PER_EPOCH = 10
 
@@ -259,7 +259,7 @@ def gradients(training: Training, batch: dict[str, Any]) -> dict[str, float]:
     """Sums the gradients of a global batch over micro-batches and processes.
 
     Returns what holds for the global batch: `loss` (summed), `errors`, `samples`, `unread` and the gradient's `norm`;
-    `samples` and `unread` alone where the others are read later (unread.py).
+    `samples` and `unread` alone where the others are read later (pending.py).
     Each picture weighs the same, however the batch is divided. Where memory runs out on any process, on all the
     micro-batch is halved and the same batch begins again, from the same statistics. Where a number is not finite the
     statistics of batch normalisation are put back too; else those of the first process become everyone's.
@@ -292,8 +292,8 @@ def gradients(training: Training, batch: dict[str, Any]) -> dict[str, float]:
             world.add_gradients(parameters)
             norm = clip_gradients(parameters, training.recipe.clip_norm)
             numbers = torch.stack([*counted, norm.to(counted[0])] if counted else [norm])
-            if training.unread.kept is not None:
-                training.unread.steps.append((numbers, sizes, sums))
+            if training.pending.kept is not None:
+                training.pending.steps.append((numbers, sizes, sums))
                 return sums
             sums |= totals(numbers.tolist(), sizes)
             sums["loss"], sums["errors"] = world.add(sums["loss"], sums["errors"])

@@ -102,8 +102,8 @@ class Replay:
 
 
 @dataclass
-class Unread:
-    """Steps whose numbers are still on the device (unread.py).
+class Pending:
+    """Steps whose numbers are still on the device (pending.py).
 
     `steps` has for each these numbers, the sizes of its micro-batches, and what is known of it without them. `kept` is
     the state before the first of them. `reason` says why each step is read at once: "" none, None not looked at yet.
@@ -141,7 +141,7 @@ class Training:
     speed: rundir.Lines
     notes: list[str] = field(default_factory=list)
     replay: Replay = field(default_factory=Replay)
-    unread: Unread = field(default_factory=Unread)
+    pending: Pending = field(default_factory=Pending)
     resident: Callable[[NDArray[np.int64], Draws], Tensor] | None = None  # the training pictures, where a GPU has them
     world: World = field(default_factory=world)
 

@@ -18,7 +18,7 @@ from layerwise.recipe import Recipe, changed
 from layerwise.recipes.presets import preset
 from layerwise.tasks.classify import Classify
 from layerwise.train import RunOptions
-from layerwise.training import unread
+from layerwise.training import pending
 from layerwise.training.state import Training
 
 # 47 steps an epoch, a line and a reading every eleven of them.
@@ -44,19 +44,19 @@ def run(where: Path, *settings: str) -> Path:
 
 def as_on_a_gpu(patch: pytest.MonkeyPatch) -> None:
     """What is done on a GPU, here: whatever else speaks against waiting still does."""
-    device, memory = unread.torch.device("cuda"), (1 << 40, 1 << 40)
-    asked = unread.why_read
-    patch.setattr(unread, "why_read", lambda training: asked(dataclasses.replace(training, device=device)))
+    device, memory = pending.torch.device("cuda"), (1 << 40, 1 << 40)
+    asked = pending.why_read
+    patch.setattr(pending, "why_read", lambda training: asked(dataclasses.replace(training, device=device)))
     patch.setattr(torch.cuda, "mem_get_info", lambda device: memory)
 
 
 def readings(patch: pytest.MonkeyPatch) -> list[int]:
     """How many steps each later reading told of, as they come."""
-    found, settled = list[int](), unread.settled
+    found, settled = list[int](), pending.settled
 
     def counted(training: Training) -> bool:
-        if training.unread.steps:
-            found.append(len(training.unread.steps))
+        if training.pending.steps:
+            found.append(len(training.pending.steps))
         return settled(training)
 
     patch.setattr(train, "settled", counted)
@@ -102,6 +102,14 @@ def test_on_a_cpu_each_step_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert not told
 
 
+def test_few_steps_between_two_lines_are_read_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train, "LINES_PER_EPOCH", 10)  # a line every four steps
+    as_on_a_gpu(monkeypatch)
+    told = readings(monkeypatch)
+    run(tmp_path / "run", "duration=0.3", "evaluate_every=0.3")
+    assert not told
+
+
 @pytest.mark.parametrize("index", [3, 700])
 def test_a_step_that_is_not_finite_is_found_as_ever(tmp_path: Path, index: int) -> None:
     ends = []
@@ -129,14 +137,14 @@ def test_a_step_that_is_not_finite_is_found_as_ever(tmp_path: Path, index: int) 
 def test_without_going_back_the_weights_would_be_ruined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The negative control: what stands on the device when the numbers are read is not finite any more."""
     seen = list[bool]()
-    restore = unread.restore
+    restore = pending.restore
 
     def looked(training: Training, generation: checkpoint.Generation) -> None:
         states = [training.model.state_dict(), generation.tensors]
         seen.extend(all(bool(torch.isfinite(tensor).all()) for tensor in state.values()) for state in states)
         restore(training, generation)
 
-    monkeypatch.setattr(unread, "restore", looked)
+    monkeypatch.setattr(pending, "restore", looked)
     as_on_a_gpu(monkeypatch)
     poisoned(monkeypatch, 3)
     with pytest.raises(ToleranceError):
@@ -165,8 +173,8 @@ def test_an_interrupted_run_goes_on_to_the_same_end(tmp_path: Path, monkeypatch:
 
 
 def test_what_depends_on_a_step_has_it_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    trainings, asked = list[Training](), unread.why_read
-    monkeypatch.setattr(unread, "why_read", lambda training: trainings.append(training) or "")
+    trainings, asked = list[Training](), pending.why_read
+    monkeypatch.setattr(pending, "why_read", lambda training: trainings.append(training) or "")
     run(tmp_path / "run", "duration=0.1", "evaluate_every=0.1")
     (training,) = trainings
     assert "the device is cpu" in asked(training)

@@ -42,16 +42,16 @@ def why_read(training: Training) -> str:
 
 def deferred(training: Training, together: int) -> bool:
     """Whether the coming step's numbers are read later, with those of about `together` steps."""
-    unread = training.unread
-    if unread.reason is None:
-        unread.reason = why_read(training)
-    if unread.reason or together < FEWEST or training.position.step < unread.until:
+    pending = training.pending
+    if pending.reason is None:
+        pending.reason = why_read(training)
+    if pending.reason or together < FEWEST or training.position.step < pending.until:
         return False
-    if unread.kept is None:
+    if pending.kept is None:
         training.position.metrics_bytes = training.metrics.size()
         tensors, state = snapshot(training)
         copies = {name: tensor if name.startswith("best/") else tensor.clone() for name, tensor in tensors.items()}
-        unread.kept = Generation(training.run, copies, state)
+        pending.kept = Generation(training.run, copies, state)
     return True
 
 
@@ -78,8 +78,8 @@ def count(training: Training, sums: dict[str, float]) -> None:
 def settled(training: Training) -> bool:
     """Reads what is unread, and counts it. False where a number is not finite: the training is back before these steps.
     """
-    unread = training.unread
-    steps, kept, unread.steps, unread.kept = unread.steps, unread.kept, [], None
+    pending = training.pending
+    steps, kept, pending.steps, pending.kept = pending.steps, pending.kept, [], None
     if not steps or kept is None:
         return True
     numbers = torch.cat([each for each, _, _ in steps]).tolist()
@@ -88,7 +88,7 @@ def settled(training: Training) -> bool:
         found.append(known | totals(numbers[: len(each)], sizes))
         del numbers[: len(each)]
     if not all(math.isfinite(value) for sums in found for value in sums.values()):
-        unread.until = training.position.step
+        pending.until = training.position.step
         restore(training, kept)
         return False
     for sums in found:
