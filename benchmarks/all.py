@@ -52,7 +52,7 @@ RUNS = (
     Run("seconds.py", ("--seeds", "0", "--steps", "1"), 420),
     Run("training.py", ("--rounds", "2", "--seconds", "1"), 600),
 )
-NO_BENCHMARKS = ("all.py", "peaks.py", "transcriptions.py")
+NO_BENCHMARKS = ("all.py", "peaks.py", "quiet.py", "transcriptions.py")
 ABSENT = "needs weights and photographs that are not in this repository"
 LEFT_OUT = {"gpu.py": "for a machine with a GPU, by itself", "photographs.py": ABSENT, "on_the_object.py": ABSENT}
 

@@ -1,6 +1,6 @@
 """What the loader costs: pictures a second against torchvision's way in a DataLoader, and against decoding alone.
 
-    python benchmarks/loading.py [--rounds 5] [--pictures 256] [--large] [--save FILE]
+    python benchmarks/loading.py [--rounds 5] [--pictures 256] [--large] [--tries 1] [--save FILE]
 
 Three kinds of row. *JPEG folder to normalised batch*: photographs of 500x375 (parts of scikit-learn's two sample
 photographs, re-encoded at quality 75 and 90 in a temporary folder), random resized crops of 224, flips, float32
@@ -33,12 +33,14 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
+from quiet import Watch, in_words, most_of, quietest
 from sklearn.datasets import load_sample_images
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
@@ -85,7 +87,6 @@ class Theirs(Dataset[tuple[Tensor, int]]):
 
     def __init__(self, pictures: Sequence[Path] | np.ndarray[Any, Any], size: int) -> None:
         self.pictures, self.size = pictures, size
-        self.mean, self.std = (torch.tensor(values).view(-1, 1, 1) for values in (MEAN, STD))
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -100,14 +101,19 @@ class Theirs(Dataset[tuple[Tensor, int]]):
         if float(torch.rand(1)) < 0.5:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         tensor = torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous().to(torch.float32).div(255)
-        return tensor.sub_(self.mean).div_(self.std), 0
+        tensor = tensor.clone()  # Normalize leaves what it gets as it is, unless it is asked for inplace=True
+        mean, std = (torch.as_tensor(values, dtype=tensor.dtype) for values in (MEAN, STD))
+        if (std == 0).any():
+            raise ValueError("std is zero: division by zero")
+        return tensor.sub_(mean.view(-1, 1, 1)).div_(std.view(-1, 1, 1)), 0
 
     def resized(self, image: Image.Image) -> Image.Image:
         """RandomResizedCrop: area in [0.08, 1], aspect in [3/4, 4/3], ten tries, bilinear."""
         width, height = image.size
+        low, high = torch.log(torch.tensor((3 / 4, 4 / 3)))
         for _ in range(10):
             area = width * height * float(torch.empty(1).uniform_(0.08, 1))
-            ratio = math.exp(float(torch.empty(1).uniform_(math.log(3 / 4), math.log(4 / 3))))
+            ratio = float(torch.exp(torch.empty(1).uniform_(float(low), float(high))))
             across, down = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
             if 0 < across <= width and 0 < down <= height:
                 top = int(torch.randint(0, height - down + 1, (1,)))
@@ -174,7 +180,15 @@ def cpu_seconds() -> float:
     return total
 
 
-def measured(sides: dict[str, Callable[[], None]], count: int, rounds: int) -> dict[str, Any]:
+def passed(side: Callable[[], None], count: int) -> tuple[float, float, float]:
+    """One pass: pictures a second, microseconds of the processor for one, share of the cores that went elsewhere."""
+    watch, started, spent = Watch(cpu_seconds), time.perf_counter(), cpu_seconds()
+    side()
+    seconds, used = time.perf_counter() - started, cpu_seconds() - spent
+    return count / seconds, used / count * 1e6, watch.elsewhere()
+
+
+def measured(sides: dict[str, Callable[[], None]], count: int, options: argparse.Namespace) -> dict[str, Any]:
     """Pictures a second and CPU time of each side, and what ours does of them in the same time, in each round.
 
     Medians; ratios with the least and the greatest. The side that begins changes from round to round. The first round
@@ -182,18 +196,20 @@ def measured(sides: dict[str, Callable[[], None]], count: int, rounds: int) -> d
     """
     rates: dict[str, list[float]] = {name: [] for name in sides}
     costs: dict[str, list[float]] = {name: [] for name in sides}
+    elsewhere: list[float] = []
     for side in sides.values():
         side()
     with kept_buffers():
-        for number in range(rounds):
+        for number in range(options.rounds):
             names = list(sides)
             for name in names[number % len(names):] + names[: number % len(names)]:
-                started, spent = time.perf_counter(), cpu_seconds()
-                sides[name]()
-                rates[name].append(count / (time.perf_counter() - started))
-                costs[name].append((cpu_seconds() - spent) / count * 1e6)
+                rate, cost, share = quietest(partial(passed, sides[name], count), itemgetter(2), options.tries)
+                rates[name].append(rate)
+                costs[name].append(cost)
+                elsewhere.append(share)
     found: dict[str, Any] = {"pictures_per_second": {name: statistics.median(rates[name]) for name in sides},
-                             "cpu_microseconds": {name: statistics.median(costs[name]) for name in sides}}
+                             "cpu_microseconds": {name: statistics.median(costs[name]) for name in sides},
+                             "elsewhere": most_of(elsewhere)}
     for name in sides:
         if name != "ours":
             ratios = [ours / other for ours, other in zip(rates["ours"], rates[name], strict=True)]
@@ -217,7 +233,7 @@ def folder_row(quality: int, size: tuple[int, int], options: argparse.Namespace)
                 "ours": lambda: exhausted(training_batches(samples, recipe, preprocess, 0, 0, None, options.workers)),
                 "theirs": lambda: exhausted(theirs),
                 "decoding alone": lambda: exhausted(pool.map(decoded, paths)),
-            }, len(paths), options.rounds)
+            }, len(paths), options)
         mean_size = statistics.fmean(path.stat().st_size for path in paths) / 1024
         return {"row": f"JPEG {size[0]}x{size[1]}, quality {quality}, {mean_size:.0f} KiB",
                 "limit": ["theirs", LIMITS["theirs"]], **found}
@@ -237,7 +253,7 @@ def shards_row(options: argparse.Namespace) -> dict[str, Any]:
             name: lambda samples=samples: exhausted(  # type: ignore[misc]
                 training_batches(samples, recipe, preprocess, 0, 0, None, options.workers))
             for name, samples in sides.items()
-        }, len(sides["ours"]), options.rounds)
+        }, len(sides["ours"]), options)
         return {"row": "JPEG 500x375, quality 75, from shards", "limit": ["folder", LIMITS["folder"]], **found}
 
 
@@ -252,13 +268,13 @@ def memory_row(options: argparse.Namespace) -> dict[str, Any]:
     found = measured({
         "ours": lambda: exhausted(training_batches(samples, recipe, preprocess, 0, 0, None, options.workers)),
         "theirs": lambda: exhausted(theirs),
-    }, SMALL, options.rounds)
+    }, SMALL, options)
     return {"row": "32x32x3 in memory, crop and flip", "limit": ["theirs", LIMITS["small"]], **found}
 
 
 def report(found: dict[str, Any]) -> None:
     """Prints a row."""
-    print(found["row"])
+    print(f"{found['row']}; {in_words(found['elsewhere'])}")
     for name, rate in found["pictures_per_second"].items():
         line = f"    {name}: {rate:,.0f} pictures/s, {found['cpu_microseconds'][name]:,.0f} us of CPU time a picture"
         if name != "ours":
@@ -284,11 +300,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--pictures", type=int, default=256, help="JPEG files (default 256)")
     parser.add_argument("--batch", type=int, default=32, help="pictures in a batch of photographs (default 32)")
     parser.add_argument("--workers", type=int, default=2, help="our threads and their processes (default 2)")
+    parser.add_argument("--tries", type=int, default=1, help="of a pass, while the cores are not ours (default 1)")
     parser.add_argument("--large", action="store_true", help="also photographs of 1000x750, which are decoded scaled")
     parser.add_argument("--note", default="", help="what else the machine was doing, for the saved result")
     parser.add_argument("--save", type=Path, default=None, metavar="FILE", help="write the result as JSON")
     options = parser.parse_args(arguments)
-    if min(options.rounds, options.pictures, options.batch, options.workers) < 1:
+    if min(options.rounds, options.pictures, options.batch, options.workers, options.tries) < 1:
         parser.error("every number must be at least 1")
 
     recipe = hardware.resolve(preset("fast"))
