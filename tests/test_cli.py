@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import os
@@ -14,7 +15,7 @@ import pytest
 
 from layerwise import console
 from layerwise.cli import app, main
-from layerwise.cli.app import globals_first
+from layerwise.cli.app import globals_first, importing
 from layerwise.cli.tables import cell, flush_json, print_json, print_table
 from layerwise.errors import InputError
 from layerwise.jobs import main_job
@@ -258,3 +259,28 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
     finally:
         os.close(writing)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(("loaded", "kept"), [("layerwise.cli", True), ("typer", False)])
+def test_the_end_looks_for_no_garbage_among_what_was_imported(loaded: str, kept: bool) -> None:
+    """What is registered first is called last, so that it is answered after the command line's own."""
+    code = ("import atexit, gc\natexit.register(lambda: print(gc.get_freeze_count() > 1000, gc.isenabled()))\n"
+            f"import {loaded}")
+    assert run_python(code).stdout.split() == [str(kept), "True"]
+
+
+def failing_import() -> None:
+    with importing():
+        assert not gc.isenabled()
+        raise ImportError
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_imports_are_not_searched_for_garbage(enabled: bool) -> None:
+    try:
+        (gc.enable if enabled else gc.disable)()
+        with pytest.raises(ImportError):
+            failing_import()
+        assert gc.isenabled() is enabled
+    finally:
+        gc.enable()

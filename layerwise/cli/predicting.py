@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from layerwise.cli.app import Json
+from layerwise.cli.app import Json, importing
 from layerwise.console import note, safe
 from layerwise.errors import InputError, nearest
 
@@ -44,7 +44,8 @@ def predict(
     if as_json and layout == "csv":
         raise InputError("--json and --format csv: rows are printed in one way", mend="Leave one of them out.")
     layout = "json" if as_json else layout
-    from layerwise.jobs.answers import answers
+    with importing():
+        from layerwise.jobs.answers import answers
 
     classes, rows = answers(run, pictures, top, calibrated, sys.stdin.buffer)
     write, end = {"table": _table, "json": _json, "csv": _csv}[layout](min(top, classes))
