@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import time
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -42,7 +45,9 @@ def test_what_is_measured_is_the_recipe_of_the_training() -> None:
     assert job._chosen("fine-tune", ("learning_rate=0.1",)).slow == preset("fine-tune").slow
 
 
-def test_a_larger_micro_batch_needs_more() -> None:
+def test_a_larger_micro_batch_needs_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Each reading of the clock is a twentieth of a second later: on a busy host the real one ends too early.
+    monkeypatch.setattr(time, "perf_counter", partial(next, itertools.count(step=0.05)))
     report = job.tune("lenet5", ("threads=1", "batch_size=128", "compile=no"), 15)
     needs = {row.settings["micro_batch"]: row.need_bytes or 0 for row in report.rows}
     assert needs["128"] > needs["32"] > 0
