@@ -182,10 +182,10 @@ def cpu_seconds() -> float:
 
 def passed(side: Callable[[], None], count: int) -> tuple[float, float, float]:
     """One pass: pictures a second, microseconds of the processor for one, share of the cores that went elsewhere."""
-    watch, started, spent = Watch(cpu_seconds), time.perf_counter(), cpu_seconds()
+    watch = Watch(cpu_seconds)
     side()
-    seconds, used = time.perf_counter() - started, cpu_seconds() - spent
-    return count / seconds, used / count * 1e6, watch.elsewhere()
+    seconds, used, elsewhere = watch.spent()
+    return count / seconds, used / count * 1e6, elsewhere
 
 
 def measured(sides: dict[str, Callable[[], None]], count: int, options: argparse.Namespace) -> dict[str, Any]:

@@ -43,12 +43,15 @@ class Watch:
         total = taken(STAT.read_text("ascii"), self.cores) if STAT.is_file() else math.nan
         return time.perf_counter(), total, self.own()
 
-    def elsewhere(self) -> float:
-        """The share (0 to 1) since then; not a number where the kernel does not tell."""
+    def spent(self) -> tuple[float, float, float]:
+        """Seconds by the clock and of ours by the processor since then, and the share (0 to 1) that went elsewhere.
+
+        The share is not a number where the kernel does not tell.
+        """
         clock, total, own = (now - then for now, then in zip(self._now(), self.before, strict=True))
-        if math.isnan(total) or not self.cores or clock <= 0:
-            return math.nan
-        return min(1.0, max(0.0, (total - own) / (clock * len(self.cores))))
+        if math.isnan(total) or not self.cores:
+            return clock, own, math.nan
+        return clock, own, min(1.0, max(0.0, (total - own) / (clock * len(self.cores))))
 
 
 def quietest(measured: Callable[[], Result], elsewhere: Callable[[Result], float], tries: int) -> Result:

@@ -88,9 +88,9 @@ def timed(batch: int, run: Callable[[], int], left_out: Callable[[], tuple[float
 
     Beside them the share of the cores' time that went elsewhere.
     """
-    watch, clock, processor = Watch(), time.perf_counter(), time.process_time()
+    watch = Watch()
     images = run() * batch
-    clock, processor, elsewhere = time.perf_counter() - clock, time.process_time() - processor, watch.elsewhere()
+    clock, processor, elsewhere = watch.spent()
     less = left_out()
     return {"clock": images / (clock - less[0]), "processor": images / (processor - less[1]), "elsewhere": elsewhere}
 

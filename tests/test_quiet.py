@@ -32,12 +32,12 @@ def test_the_share_of_others_and_of_other_machines(watched: Path, own: float, sh
     used = iter((5.0, 5.0 + own))
     watch = quiet.Watch(lambda: next(used))
     watched.write_text(AFTER)
-    assert watch.elsewhere() == pytest.approx(share)
+    assert watch.spent() == pytest.approx((2.0, own, share))
 
 
 def test_it_is_not_known_where_the_kernel_does_not_tell(watched: Path) -> None:
     watched.unlink()
-    share = quiet.Watch().elsewhere()
+    *_, share = quiet.Watch().spent()
     assert math.isnan(share)
     assert quiet.most_of([0.1, share]) is None
     assert quiet.in_words(None) == "what went elsewhere is not known"
