@@ -6,12 +6,14 @@
 *plain* is a bare eager loop, contiguous (NCHW), fp32, the C library's default allocator; *best* is the fastest of
 memory format x allocator by hand over the same bare loop, with bf16 where the processor has it, compiled too with
 --compile. Both take their pictures from one tensor in memory, so that the command's side alone pays for order,
-augmentation, records and checks; the checkpoint at its end is left out, for in a run there is one a minute. Each round
-of each side is a fresh process with an untimed step; sides take turns. After the first round only plain, the command
-and the best by hand go on. --steps 0: as many steps as --seconds hold. The roofline is measured in the same run
-(peaks.py), by the same clock. Beside the images a second of the clock stand those of the processor's time: where other
-work shares the machine only these can be compared. With --tries above 1 a side that had less than 95 % of the cores is
-measured again, at most so often, and the try with most of them is kept (quiet.py).
+augmentation, records and checks; the checkpoint at its end is left out, for in a run there is one a minute. What
+compile=auto becomes depends on a training's length: pictures of 224 stand for ImageNet's, small ones for their sets'.
+Each round of each side is a fresh process with an untimed step, which waits for the compiler; sides take turns. After
+the first round only plain, the command and the best by hand go on. --steps 0: as many steps as --seconds hold. The
+roofline is measured in the same run (peaks.py), by the same clock. Beside the images a second of the clock stand those
+of the processor's time: where other work shares the machine only these can be compared. With --tries above 1 a side
+that had less than 95 % of the cores is measured again, at most so often, and the try with most of them is kept
+(quiet.py).
 
 Exit status 4 where a median ratio to plain, by the clock, is below its must. The musts were set on two cores with
 AVX512-BF16, whose arithmetic in bf16 is 1.8 times that in fp32; they stand for every machine.
@@ -46,6 +48,7 @@ from layerwise.data.source import DataSet, Samples
 from layerwise.recipe import Recipe, changed
 from layerwise.recipes.presets import preset
 from layerwise.signals import Signals
+from layerwise.training.fused import compiled_for
 from layerwise.training.memory import activation_bytes
 from layerwise.training.preparation import RunOptions
 from layerwise.training.state import Training, assemble
@@ -66,14 +69,16 @@ class Case:
     must: float  # times plain
     aim: float  # times plain
     aim_of_best: float
+    pictures: int  # of the training that the step belongs to: compile=auto depends on its length
 
 
+IMAGENET, FASHION, CIFAR = 1_281_167, 60_000, 50_000
 CASES = {
-    "resnet50": Case(3, 224, 16, 3.1, 4.0, 1.25),
-    "resnet18": Case(3, 224, 16, 2.8, 3.3, 1.15),
-    "speed-run": Case(3, 32, 1024, 4.5, 6.0, 1.2),
-    "resnet20": Case(3, 32, 128, 1.9, 3.0, 1.5),
-    "lenet5": Case(1, 32, 128, 1.0, 4.0, 3.7),
+    "resnet50": Case(3, 224, 16, 3.1, 4.0, 1.25, IMAGENET),
+    "resnet18": Case(3, 224, 16, 2.8, 3.3, 1.15, IMAGENET),
+    "speed-run": Case(3, 32, 1024, 4.5, 6.0, 1.2, CIFAR),
+    "resnet20": Case(3, 32, 128, 1.9, 3.0, 1.5, CIFAR),
+    "lenet5": Case(1, 32, 128, 1.0, 4.0, 3.7, FASHION),
 }
 Rates = dict[str, float]
 
@@ -117,11 +122,14 @@ class Until(Signals):
 
 
 def recipe_of(network: str, case: Case, threads: int, settings: Sequence[str] = ()) -> Recipe:
-    """The recipe `fast` on this network, its machine's fields as `layerwise train` resolves them."""
-    return hardware.resolve(changed(preset("fast"), [
+    """The recipe `fast` on this network, its machine's fields as `layerwise train` resolves them for its pictures."""
+    asked = changed(preset("fast"), [
         f"network={network}", f"batch_size={case.batch}", f"threads={threads}", "validation=0",
-        f"input_size={case.side}", f"channels={case.channels}", "unit=iterations", "checkpoint_seconds=100000",
-        *settings]))
+        f"input_size={case.side}", f"channels={case.channels}", "checkpoint_seconds=100000", *settings])
+    recipe = hardware.resolve(asked)
+    if asked.compile == "auto":
+        recipe = dataclasses.replace(recipe, compile=compiled_for(recipe, case.pictures))
+    return changed(recipe, ["unit=iterations"])
 
 
 def command_side(network: str, case: Case, options: argparse.Namespace, settings: Sequence[str] = ()) -> Rates:

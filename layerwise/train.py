@@ -30,6 +30,7 @@ from layerwise.signals import Signals
 from layerwise.training import transfer
 from layerwise.training.average import Average
 from layerwise.training.failure import AGAIN, LEAVE, TAKE, judged, no_memory, pictures_of_all, sound
+from layerwise.training.fused import compiled_for
 from layerwise.training.graphs import passed
 from layerwise.training.lines import show, write_line, write_speed
 from layerwise.training.memory import watched
@@ -56,7 +57,7 @@ def train(recipe: Recipe, options: RunOptions = RunOptions()) -> Path:  # noqa: 
 
 
 def _train(recipe: Recipe, options: RunOptions, world: World) -> Path:
-    automatic = recipe.micro_batch == 0 and not recipe.virtual_workers
+    automatic, undecided = recipe.micro_batch == 0 and not recipe.virtual_workers, recipe.compile == "auto"
     with world.together():
         recipe = hardware.resolve(threaded(recipe, world))
         check(recipe)
@@ -69,6 +70,8 @@ def _train(recipe: Recipe, options: RunOptions, world: World) -> Path:
         doubts = check_input(recipe.network, recipe.channels, recipe.input_size, len(data.train.class_names))
         if doubts and not options.confirmed:
             raise InputError(doubts[0], mend="Take that network, or continue with --yes.", details=doubts[1:])
+        if undecided:
+            recipe = dataclasses.replace(recipe, compile=compiled_for(recipe, len(data.train)))
         colour = fit_colour(data.train, preprocess) if recipe.colour == "pca" else None
     handshake(world, recipe, data)
 

@@ -34,7 +34,7 @@ def test_the_fastest_row_is_named_and_its_settings_can_be_pasted(capsys: pytest.
     check(pasted)
     assert pasted.memory_format == found["best"]["settings"]["memory_format"]
     assert (pasted.batch_size, pasted.threads) == (4, 1)
-    assert any(line.startswith("the compiler was not tried") for line in found["notes"])
+    assert any(line.startswith("compile=yes was not tried") for line in found["notes"])
 
 
 def test_what_is_measured_is_the_recipe_of_the_training() -> None:

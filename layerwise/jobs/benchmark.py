@@ -9,7 +9,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -23,10 +23,12 @@ from layerwise.layers.recompute import recompute_blocks
 from layerwise.models import shapes
 from layerwise.recipe import Recipe, changed, check
 from layerwise.recipes.presets import preset
+from layerwise.training.fused import fuse_normalisation
 
 WARM_UP_SECONDS = 0.5
 WARM_UP_REPEATS = 3
 # The fields of a recipe that a pass depends on; another would be ignored.
+COMPILED = {"yes": "compiled", "no": "not compiled", "norm": "batch normalisation compiled"}
 FIELDS = ("device", "precision", "memory_format", "recompute", "compile", "threads", "deterministic")
 
 
@@ -93,7 +95,7 @@ class BenchReport:
             "warm-up, synchronised",
             f"{machine['device']} ({machine['cpu']}), {amount(machine['threads'], 'threads')} of {machine['cores']} "
             f"cores, {machine['precision']}, {machine['memory_format']}, "
-            f"{'compiled' if machine['compile'] == 'yes' else 'not compiled'}, torch {self.versions['torch']}",
+            f"{COMPILED[machine['compile']]}, torch {self.versions['torch']}",
             f"{self.multiply_adds:,} multiply-adds an image",
         ]
         bound = [batch for batch, value in self.intensity.items() if self.ridge is not None and value < self.ridge]
@@ -119,9 +121,14 @@ def bench(network: str, options: BenchOptions) -> BenchReport:
         raise InputError(f"--set {ignored[0]}: no pass depends on it", f"What does is {', '.join(FIELDS)}.",
                          "Leave it out; `layerwise tune` times whole steps of a recipe.", ignored)
     recipe = hardware.resolve(recipe)
+    check(recipe)
+    if recipe.compile == "norm" and not options.training:
+        raise InputError("compile=norm: a forward pass alone does not depend on it",
+                         mend="Time the training's passes with --training, or set compile=no.")
     device = hardware.prepare(recipe)
     name, model, shape = _network(network, options.size, device)
     model = model.to(memory_format=hardware.memory_format(recipe))  # type: ignore[call-overload]
+    fuse_normalisation(model, replace(recipe, network=name))
     if recipe.recompute == "blocks":
         recompute_blocks(model.features)
     called = cast(nn.Module, torch.compile(model, dynamic=False)) if recipe.compile == "yes" else model

@@ -30,6 +30,7 @@ from layerwise.jobs.recipe_choice import applied, find, for_training, raise_toge
 from layerwise.recipe import Recipe, changed
 from layerwise.recipes.presets import PRESETS
 from layerwise.train import gradients
+from layerwise.training.fused import can_fuse
 from layerwise.training.memory import activation_bytes
 from layerwise.training.probe import MARGIN, available_memory, needed, validation_batch
 from layerwise.training.state import Training, assemble
@@ -100,7 +101,7 @@ def tune(name: str, settings: Sequence[str] = (), seconds: float = 60.0) -> Tune
         fixed.add("micro_batch")
     bench = _Bench(hardware.resolve(recipe), seconds, "compile" not in fixed)
     notes: list[str] = []
-    compiled = "compile" in given and recipe.compile == "yes"
+    compiled = recipe.compile if "compile" in given and recipe.compile != "auto" else "no"
     own = best = bench.fitting(None if "micro_batch" in fixed else recipe, compiled)
     for field, values in bench.choices().items():
         for value in values if field not in fixed else ():
@@ -109,11 +110,13 @@ def tune(name: str, settings: Sequence[str] = (), seconds: float = 60.0) -> Tune
     if best.allocator == "kept":
         best = _faster(best, bench.measure(best.settings, keep=False))
     if "compile" not in fixed:
-        if bench.device.type == "cuda" or bench.left() > COMPILES / 2:
-            best = _faster(best, bench.measure(best.settings | {"compile": "yes"}, best.allocator == "kept"))
-        else:
-            notes.append(f"the compiler was not tried, it takes about {COMPILES:g} s: "
-                         f"--seconds {bench.spent() + 2 * COMPILES:.0f}")
+        # What takes the compiler less comes first.
+        for value in ("norm", "yes") if can_fuse(bench.with_settings(best.settings)) else ("yes",):
+            if bench.device.type != "cuda" and bench.left() <= COMPILES / 2:
+                notes.append(f"compile={value} was not tried, the compiler takes about {COMPILES:g} s: "
+                             f"--seconds {bench.spent() + 2 * COMPILES:.0f}")
+                break
+            best = _faster(best, bench.measure(best.settings | {"compile": value}, best.allocator == "kept"))
     for micro in () if "micro_batch" in fixed else _parts(recipe, int(best.settings["micro_batch"])):
         if bench.left() <= 0:
             notes.append(f"micro-batches of {micro} and less were not tried for want of time")
@@ -191,12 +194,12 @@ class _Bench:
         bf16 = self.device.type == "cuda" or (self.device.type == "cpu" and hardware.cpu_computes_bf16())
         return {"memory_format": ("contiguous", "channels-last"), "precision": ("fp32", "bf16") if bf16 else ()}
 
-    def fitting(self, recipe: Recipe | None, compiled: bool) -> Row:
+    def fitting(self, recipe: Recipe | None, compiled: str) -> Row:
         """What a training chooses by itself, not compiled unless asked; smaller micro-batches of `recipe` until one
         fits."""
         own = self.recipe
         settings = {"precision": own.precision, "memory_format": own.memory_format,
-                    "compile": "yes" if compiled else "no", "micro_batch": str(own.micro_batch)}
+                    "compile": compiled, "micro_batch": str(own.micro_batch)}
         row = self.measure(settings)
         while recipe is not None and row.problem == TOO_LARGE and (smaller := _parts(recipe, own.micro_batch)):
             own = dataclasses.replace(own, micro_batch=smaller[0])

@@ -242,17 +242,20 @@ def _stateless(network: nn.Module, input_shape: tuple[int, ...]) -> Iterator[tup
     dtype = next((tensor.dtype for tensor in state.values() if tensor.is_floating_point()), torch.float32)
     modes = {module: module.training for module in network.modules()}
     network.eval()
-    passed: list[nn.Module] = [module for module in modes if isinstance(module, UNCHANGED)]
+    # With a call of their own that a training may have given them (training/fused.py).
+    passed = {module: vars(module).get("forward") for module in modes if isinstance(module, UNCHANGED)}
     for layer in passed:
-        layer.forward = _unchanged
+        layer.forward = _unchanged  # type: ignore[method-assign]
     try:
         with torch.no_grad():
             yield state, torch.empty(1, *input_shape, dtype=dtype, device="meta")
     finally:
         for module, mode in modes.items():
             module.training = mode
-        for layer in passed:
+        for layer, own in passed.items():
             del layer.forward
+            if own is not None:
+                layer.forward = own  # type: ignore[method-assign]
 
 
 def _on_meta(name: str, num_classes: int | None = None, in_channels: int | None = None) -> Network:

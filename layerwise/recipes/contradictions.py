@@ -30,11 +30,18 @@ def _workers(recipe: Values) -> Iterator[str]:
     if recipe["batch_norm"] == "all":
         if workers:
             yield f"batch_norm=all with virtual_workers={workers}: a worker has its own statistics; set one of the two"
-        if recipe["compile"] == "yes":
-            yield "batch_norm=all with compile=yes: the sums over the processes are not compiled; set compile=no"
+        if recipe["compile"] in ("yes", "norm"):
+            yield (f"batch_norm=all with compile={recipe['compile']}: the sums over the processes are not compiled; "
+                   "set compile=no")
         if recipe["recompute"] != "none":
             yield (f"batch_norm=all with recompute={recipe['recompute']}: what is computed again would not see the "
                    "other processes; set recompute=none")
+    if recipe["compile"] == "norm":
+        if workers:
+            yield f"compile=norm with virtual_workers={workers}: their statistics are not compiled; set compile=no"
+        for field, can in (("precision", "bf16"), ("memory_format", "channels-last"), ("device", "cpu")):
+            if recipe[field] not in ("auto", can):
+                yield f"compile=norm with {field}={recipe[field]}: its loops are for {can}; set compile=no"
     if not workers:
         return
     each = math.ceil(recipe["batch_size"] / workers)

@@ -27,8 +27,8 @@ def made_exact(recipe: Recipe) -> Recipe:
         problems.append("deterministic=False: equal runs may differ")
     if recipe.threads not in (0, 1):
         problems.append(f"threads={recipe.threads}: the order of a sum depends on it, so each process has one")
-    if recipe.compile == "yes":
-        problems.append("compile=yes: the compiler chooses the order of sums on each machine")
+    if recipe.compile in ("yes", "norm"):
+        problems.append(f"compile={recipe.compile}: the compiler chooses the order of sums on each machine")
     if recipe.device == "mps":
         problems.append("device=mps: it promises no order of sums")
     if recipe.batch_size < 4 and not recipe.virtual_workers:

@@ -134,6 +134,9 @@ def banner(training: Training) -> list[str]:
     if recipe.precision == "bf16" and not hardware.computes_bf16(training.device):
         lines.append("this processor has no bf16: it is emulated, slower than fp32 and in more memory; "
                      "--set precision=fp32")
+    if recipe.compile == "norm":
+        lines.append("compile=norm: batch normalisation is compiled with what follows it; the first step on a machine "
+                     "waits for the compiler, a minute or two")
     if recipe.virtual_workers:
         lines.append(f"exact: {recipe.virtual_workers} virtual workers, {amount(recipe.threads, 'threads')} "
                      f"a process; {price(recipe.network, hardware.cpu_name())}")

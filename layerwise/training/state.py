@@ -35,6 +35,7 @@ from layerwise.randomness import derived_seed
 from layerwise.recipe import Recipe
 from layerwise.tasks.classify import Classify
 from layerwise.training.average import Average
+from layerwise.training.fused import fuse_normalisation
 from layerwise.training.in_place import overwrite_inputs
 from layerwise.training.optimiser import (
     build_optimiser,
@@ -201,6 +202,7 @@ def assemble(run: Path, recipe: Recipe, data: DataSet, preprocess: Preprocess, c
         zero_last_scales(model)
     overwrite_inputs(model)
     fill_tiles(model, recipe)
+    fuse_normalisation(model, recipe)
     if recipe.recompute == "blocks":
         recompute_blocks(model.features)
     model.to(device, memory_format=hardware.memory_format(recipe))  # type: ignore[call-overload]
