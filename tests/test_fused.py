@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load
 from torch import Tensor, nn
 
 import layerwise.train as loop
@@ -251,3 +252,14 @@ def test_a_training_that_was_stopped_ends_with_the_same_bytes(tmp_path: Path, mo
     for name in ("metrics.jsonl", "model.safetensors"):
         assert (stopped / name).read_bytes() == (whole / name).read_bytes(), name
         assert (plain / name).read_bytes() != (whole / name).read_bytes(), name  # the control: other loops
+
+
+def test_blocks_that_compute_again_learn_the_same(tmp_path: Path) -> None:
+    """With an odd last batch, whose maps group otherwise. The control: other data learn something else."""
+    learnt = []
+    for number, setting in enumerate(("recompute=none", "recompute=blocks", "seed=1")):
+        run = train(changed(recipe_of_digits(), ["duration=8", "batch_size=15", setting]),
+                    RunOptions(out=tmp_path / f"{number}", quiet=True))
+        learnt.append(load((run / "model.safetensors").read_bytes()))
+    assert all(torch.equal(value, learnt[1][name]) for name, value in learnt[0].items())
+    assert not all(torch.equal(value, learnt[2][name]) for name, value in learnt[0].items())

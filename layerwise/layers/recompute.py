@@ -58,7 +58,8 @@ def recompute_blocks(layers: nn.Module) -> int:
             "Set recompute=none; a smaller micro_batch takes less memory.",
         )
     for block in blocks:
-        assert "forward" not in block.__dict__, "this block computes its activations again already"
+        own = block.__dict__.get("forward")  # a training may have given it a call of its own (training/fused.py)
+        assert getattr(own, "func", None) is not _forward, "this block computes its activations again already"
         # A partial of bound methods, not a closure: a deep copy of the network must call the copy's own layers.
         block.forward = partial(_forward, block, block.forward)
     return len(blocks)
