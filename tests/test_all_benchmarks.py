@@ -125,7 +125,7 @@ def test_the_loop_ends_after_its_steps_and_goes_on(training: ModuleType, monkeyp
     real = command.gradients
     monkeypatch.setattr(command, "save", command.save)  # which that side replaces
     monkeypatch.setattr(command, "gradients", lambda made, batch: (steps.append(made), real(made, batch))[1])
-    case = training.Case(1, 32, 4, 0, 0, 0)
+    case = training.Case(1, 32, 4, 0, 0, 0, 1)
     options = training.argparse.Namespace(threads=1, steps=2, seconds=1.0)
     rates = training.command_side("lenet5", case, options, ("device=cpu", "precision=fp32"))
     assert len(steps) == 3

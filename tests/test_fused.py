@@ -136,7 +136,7 @@ def test_the_compiled_loops_say_what_is_written(monkeypatch: pytest.MonkeyPatch)
         torch.manual_seed(0)
         maps, slope = (torch.randn(shape).bfloat16().contiguous(memory_format=torch.channels_last) for _ in range(2))
         rows, slopes = fused._rows(maps), fused._rows(slope)
-        numbers = [torch.rand(rows.shape[2]) for _ in range(5)]
+        numbers = [torch.rand(rows.shape[2]) for _ in range(4)]
         for one_loop, words in (
                 (fused._applied, ("ReLU", rows, *numbers[:2])), (fused._moments, (rows, numbers[0])),
                 (fused._applied_to_sum, ("ReLU", rows, *numbers[:2], slopes)),

@@ -88,12 +88,12 @@ def _slopes_of_sum(slope: Tensor, answer: Tensor, x: Tensor, mean: Tensor) -> tu
     return before, wide.sum(1), (wide * (x.float() - mean)).sum(1)
 
 
-def _returned(activation: str, slope: Tensor, x: Tensor, scale: Tensor, shift: Tensor, mean: Tensor,
-              by_x: Tensor, constant: Tensor) -> Tensor:
+def _returned(activation: str, slope: Tensor, x: Tensor, scale: Tensor, shift: Tensor, by_x: Tensor,
+              constant: Tensor) -> Tensor:
     """The slope before the normalisation."""
     wide = x.float()
     before = _through(activation, wide * scale + shift, slope.float())
-    return (before * scale + (wide - mean) * by_x + constant).to(x.dtype)
+    return (before * scale + wide * by_x + constant).to(x.dtype)
 
 
 @cache
@@ -174,9 +174,10 @@ class _Normalised(Function):
             slope, *sums = _compiled(_slopes_of_sum)(slope, _rows(answer), rows, wide_mean)
             to_other, activation = _maps(slope, x), ""
         to_bias, product = (_of_channels(part, channels) for part in sums)
-        by_x = (scale * inverse * inverse * product / -count).repeat(beside)
-        constant = (scale * to_bias / -count).repeat(beside)
-        to_x = _compiled(_returned)(activation, slope, rows, wide_scale, wide_shift, wide_mean, by_x, constant)
+        by_x = scale * inverse * inverse * product / -count
+        constant = scale * to_bias / -count - mean * by_x
+        to_x = _compiled(_returned)(activation, slope, rows, wide_scale, wide_shift, by_x.repeat(beside),
+                                    constant.repeat(beside))
         return _maps(to_x, x), to_other, None, None, product * inverse, to_bias
 
 
