@@ -89,9 +89,9 @@ def resolve(recipe: Recipe) -> Recipe:
     """
     # Measured on two cores with AVX2, pictures a second of the processor's time with the allocator kept (allocator.py):
     # channels-last is 1.13 (ResNet-50), 1.00 (ResNet-18), 1.12 (ResNet-20) and 1.2 (LeNet-5) times contiguous, so no
-    # network needs a rule of its own. The compiler gained 0 to 4 % there and takes a minute; in bf16 a
-    # long training has it compile batch normalisation alone (training/fused.py). Micro-batches change what
-    # batch normalisation sees, so they are never chosen for speed; `layerwise tune` measures them.
+    # network needs a rule of its own. The compiler gained 0 to 4 % there and takes a minute; a long
+    # training in bf16 has it compile batch normalisation alone (training/fused.py). Micro-batches change what batch
+    # normalisation sees, so they are never chosen for speed; `layerwise tune` measures them.
     device = _device(recipe.device)
     bf16 = device.type == "cuda" or (device.type == "cpu" and cpu_computes_bf16())
     chosen: dict[str, Any] = {"device": str(device)}

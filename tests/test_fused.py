@@ -18,12 +18,13 @@ from torch import Tensor, nn
 import layerwise.train as loop
 from layerwise import models, rundir
 from layerwise.errors import InputError, Interrupted, MachineError
+from layerwise.jobs import benchmark
 from layerwise.models.resnet import Residual
 from layerwise.recipe import Recipe, changed, check
 from layerwise.recipes.exact import made_exact
 from layerwise.recipes.presets import preset
 from layerwise.train import resume, train
-from layerwise.training import fused
+from layerwise.training import fused, memory
 from layerwise.training.fused import can_fuse, compiled_for, fuse_normalisation
 from layerwise.training.preparation import RunOptions
 from layerwise.training.state import Training
@@ -263,3 +264,26 @@ def test_blocks_that_compute_again_learn_the_same(tmp_path: Path) -> None:
         learnt.append(load((run / "model.safetensors").read_bytes()))
     assert all(torch.equal(value, learnt[1][name]) for name, value in learnt[0].items())
     assert not all(torch.equal(value, learnt[2][name]) for name, value in learnt[0].items())
+
+
+@pytest.mark.parametrize(("setting", "worth", "expected"), [
+    ("compile=auto", 1.0, "norm"), ("compile=auto", 1e30, "no"), ("compile=no", 1.0, "no")])
+def test_a_training_chooses_it_by_its_length(
+    setting: str, worth: float, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It says so before the first step and counts the compiler's memory."""
+    monkeypatch.setattr(fused, "WORTH", worth)
+    monkeypatch.setattr(memory, "COMPILER", 1 << 50)
+    run = train(changed(recipe_of_digits(), ["duration=8", setting]), RunOptions(out=tmp_path / "run"))
+    assert rundir.read_recipe(run).compile == expected
+    assert ("compile=norm: batch normalisation is compiled" in "".join(capsys.readouterr())) == (expected == "norm")
+    assert (rundir.read_run(run)["memory"]["predicted"] > 1 << 50) == (expected == "norm")
+
+
+def test_a_forward_pass_alone_is_not_timed_with_it_and_both_passes_are() -> None:
+    settings = ("precision=bf16", "device=cpu", "memory_format=channels-last", "compile=norm", "threads=1")
+    with pytest.raises(InputError, match="a forward pass alone does not depend on it"):
+        benchmark.bench("resnet20", benchmark.BenchOptions(batches="2", repeats=3, settings=settings))
+    timed = benchmark.BenchOptions(batches="2", repeats=3, max_spread=1e9, settings=settings, training=True)
+    assert any("batch normalisation compiled" in line for line in benchmark.bench("resnet20", timed).lines())

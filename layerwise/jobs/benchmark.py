@@ -27,8 +27,8 @@ from layerwise.training.fused import fuse_normalisation
 
 WARM_UP_SECONDS = 0.5
 WARM_UP_REPEATS = 3
-# The fields of a recipe that a pass depends on; another would be ignored.
 COMPILED = {"yes": "compiled", "no": "not compiled", "norm": "batch normalisation compiled"}
+# The fields of a recipe that a pass depends on; another would be ignored.
 FIELDS = ("device", "precision", "memory_format", "recompute", "compile", "threads", "deterministic")
 
 

@@ -98,8 +98,11 @@ def _returned(activation: str, slope: Tensor, x: Tensor, scale: Tensor, shift: T
 
 @cache
 def _compiled(loop: Loop) -> Loop:
-    """The loop, compiled for all shapes, for each activation that it is called with."""
-    compiled: Loop = torch.compile(loop, dynamic=True, fullgraph=True)
+    """The loop, compiled for all shapes, for each activation that it is called with.
+
+    Without fullgraph: where torch's limit of compilations is reached it runs as written, and does not end a training.
+    """
+    compiled: Loop = torch.compile(loop, dynamic=True)
     return compiled
 
 
