@@ -48,7 +48,7 @@ READING = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0
 # A JPEG's markers: frames that both decoders read, the segments that may stand before the scan, EXIF's, the scan's.
 FRAMES, PLAIN, APP1, SCAN = (0xC0, 0xC1, 0xC2), {0xC4, 0xDB, 0xDD, 0xFE, *range(0xE0, 0xF0)}, 0xE1, 0xDA
 PROGRESSIVE, RESTARTS = 0xC2, 0xDD
-EXIF, RESTARTS_OF_ROWS = b"Exif\0\0", b"\xff\xdd\x00\x04"
+EXIF = b"Exif\0\0"
 BELOW = 16  # at least so many rows more than are needed: those next to the last one have a part in its colours
 LEFT_OUT = re.compile(r"\d+ extraneous bytes before marker 0xd9$")
 
@@ -118,7 +118,7 @@ def open_scaled(
         # The end marker is nearly always where it belongs, and searching for it would hold up the other threads.
         if data[:3] != b"\xff\xd8\xff" or (not data.endswith(END) and container.damage(data, "JPEG")):
             return None
-        header = _common_header(data) or _header(data)
+        header = _header(data)
         if header is None or not 0 < header.height * header.width <= rules.max_pixels:
             return None
         if container.is_bomb(header.height * header.width * header.channels, len(data)):
@@ -169,26 +169,10 @@ class Header:
     straight: bool  # one scan from top to bottom without restarts
 
 
-def _common_header(data: bytes) -> Header | None:
-    """The header of the commonest JPEG, in colour, of one scan and without EXIF; None for any other, or to be sure.
-
-    The fast decoder reads it; the rest is found without a step of Python's for each segment. In the pixels no marker
-    can stand, and where one of another segment should lead us astray, the decoder complains of too little memory.
-    """
-    if simplejpeg is None or turbo is None or EXIF in data or RESTARTS_OF_ROWS in data:
-        return None
-    height, width, colours, _ = simplejpeg.decode_jpeg_header(data)
-    sides = height.to_bytes(2, "big") + width.to_bytes(2, "big")
-    frame = data.find(b"\xff\xc0\x00\x11\x08" + sides + b"\x03")
-    if frame < 0 or colours not in ("YCbCr", "RGB") or data.find(b"\xff\xda\x00\x0c\x03", frame) < 0:
-        return None
-    return Header(height, width, 3, b"", frame + 5, True)
-
-
 def _header(data: bytes) -> Header | None:
     """The header of a JPEG in grey or three colours; None where anything about it is unusual. IndexError at its end.
 
-    Pillow's reader of headers takes ten times as long, in which no other thread runs.
+    Pillow's reader of headers and a search of the whole file take several times as long; no other thread runs then.
     """
     position, frame, exif, height_at, straight, segments = 2, (0, 0, 0), b"", 0, True, 0
     while data[position + 1] != SCAN:
