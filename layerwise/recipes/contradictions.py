@@ -30,18 +30,13 @@ def _workers(recipe: Values) -> Iterator[str]:
     if recipe["batch_norm"] == "all":
         if workers:
             yield f"batch_norm=all with virtual_workers={workers}: a worker has its own statistics; set one of the two"
-        if recipe["compile"] in ("yes", "norm"):
-            yield (f"batch_norm=all with compile={recipe['compile']}: the sums over the processes are not compiled; "
-                   "set compile=no")
+        if recipe["compile"] == "yes":
+            yield "batch_norm=all with compile=yes: the sums over the processes are not compiled; set compile=no"
         if recipe["recompute"] != "none":
             yield (f"batch_norm=all with recompute={recipe['recompute']}: what is computed again would not see the "
                    "other processes; set recompute=none")
     if recipe["compile"] == "norm":
-        if workers:
-            yield f"compile=norm with virtual_workers={workers}: their statistics are not compiled; set compile=no"
-        for field, can in (("precision", "bf16"), ("memory_format", "channels-last"), ("device", "cpu")):
-            if recipe[field] not in ("auto", can):
-                yield f"compile=norm with {field}={recipe[field]}: its loops are for {can}; set compile=no"
+        yield from against_compiled_norm(recipe)
     if not workers:
         return
     each = math.ceil(recipe["batch_size"] / workers)
@@ -52,6 +47,17 @@ def _workers(recipe: Values) -> Iterator[str]:
                f"{each}; leave micro_batch at 0")
     if not recipe["deterministic"]:
         yield "virtual_workers with deterministic=False: they are there for equal bits; set one of the two"
+
+
+def against_compiled_norm(recipe: Values) -> Iterator[str]:
+    """What in `recipe` rules compile=norm out."""
+    if recipe["batch_norm"] == "all":
+        yield "batch_norm=all with compile=norm: the sums over the processes are not compiled; set compile=no"
+    if workers := recipe["virtual_workers"]:
+        yield f"compile=norm with virtual_workers={workers}: their statistics are not compiled; set compile=no"
+    for field, can in (("precision", "bf16"), ("memory_format", "channels-last"), ("device", "cpu")):
+        if recipe[field] not in ("auto", can):
+            yield f"compile=norm with {field}={recipe[field]}: its loops are for {can}; set compile=no"
 
 
 def covers(prefix: str, name: str) -> bool:
