@@ -261,8 +261,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--save", type=Path, default=None, metavar="FILE")
     parser.add_argument("--case", nargs=3, default=None, help="one side in this process, for the benchmark itself")
     options = parser.parse_args(arguments)
-    if min(options.rounds, options.tries) < 1 or options.steps < 0 or options.seconds <= 0:
-        parser.error("--rounds and --tries must be at least 1, --steps at least 0, --seconds above 0")
+    if min(options.rounds, options.tries) < 1 or not 0 <= options.steps <= MOST_STEPS or options.seconds <= 0:
+        parser.error(f"--rounds and --tries must be at least 1, --steps from 0 to {MOST_STEPS}, --seconds above 0")
     if options.case:
         side, row, network = options.case
         if side == "peaks":
