@@ -145,7 +145,8 @@ class Recipe:
     memory_format: str = _field("order of the tensors in memory", "auto", "contiguous", "channels-last")
     recompute: str = _field("blocks: activations inside a block are computed again in the backward pass, for memory",
                             "none", "blocks", formerly="none")  # fmt: skip
-    compile: str = _field("whether the network is compiled; norm: batch normalisation alone, with what follows it",
+    compile: str = _field("whether the network is compiled; norm: batch normalisation alone, with what follows it, "
+                          "and maximum pooling over 2x2",
                           "auto", "yes", "no", "norm")  # fmt: skip
     threads: int = _field("threads of the arithmetic; 0: chosen", least=0)
     deterministic: bool = _field("the same bits on every run on the same machine")

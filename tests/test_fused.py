@@ -137,6 +137,7 @@ def test_the_compiled_loops_say_what_is_written(monkeypatch: pytest.MonkeyPatch)
     if missing := fused.missing_for_compiler():
         pytest.skip(f"torch's compiler can't work here: {missing}")
     torch._dynamo.reset()  # type: ignore[no-untyped-call]
+    torch._dynamo.utils.counters.clear()
     for shape in ((4, 16, 33, 32), (3, 100, 17, 21)):
         torch.manual_seed(0)
         maps, slope = (torch.randn(shape).bfloat16().contiguous(memory_format=torch.channels_last) for _ in range(2))

@@ -4,6 +4,7 @@ Ioffe and Szegedy 2015, algorithm 1 and the gradients in section 3. torch's own 
 the variance, the result, a residual block's sum and the activation one after another, and likewise backwards. Here it
 is two passes forwards (both sums; all the rest) and two backwards, where the activation's slope is found from the
 layer's input again. torch's compiler makes these loops once, for maps of every shape; all that is added up is in fp32.
+Maximum pooling over 2x2 is compiled along with it (pooling.py).
 What was measured is in benchmarks/README.md.
 """
 
@@ -32,6 +33,7 @@ from layerwise.models.resnet import Residual
 from layerwise.models.shapes import cost
 from layerwise.recipe import Recipe
 from layerwise.recipes.contradictions import against_compiled_norm
+from layerwise.training.pooling import Highest, can_pool
 
 FEWEST = 1 << 20  # numbers of all maps: for fewer the calls cost more than the passes
 WIDTH = 64  # numbers of a row at least
@@ -215,6 +217,13 @@ def _with_activation(layer: _BatchNorm, activation: nn.Module | None, maps: Tens
     return answer if activation is None else cast(Tensor, type(activation).forward(activation, answer))
 
 
+def _pooled(layer: nn.MaxPool2d, maps: Tensor) -> Tensor:
+    """What a layer answers that `can_pool`."""
+    if _fits(layer, maps):
+        return cast(Tensor, Highest.apply(maps, _compiled))  # type: ignore[no-untyped-call]
+    return cast(Tensor, type(layer).forward(layer, maps))
+
+
 def _given(maps: Tensor) -> Tensor:
     """An activation that the layer before it has computed already."""
     return maps
@@ -267,6 +276,8 @@ def fuse_normalisation(model: nn.Module, recipe: Recipe) -> int:
     for module in model.modules():
         if isinstance(module, Residual) and type(module).forward is Residual.forward and _can(module.residual[-1]):
             module.forward = partial(_block, module)  # type: ignore[method-assign]
+        elif can_pool(module):
+            module.forward = partial(_pooled, module)  # type: ignore[arg-type]
     return len(found)
 
 
