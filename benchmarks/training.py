@@ -8,12 +8,12 @@ memory format x allocator by hand over the same bare loop, with bf16 where the p
 --compile. Both take their pictures from one tensor in memory, so that the command's side alone pays for order,
 augmentation, records and checks; the checkpoint at its end is left out, for in a run there is one a minute. What
 compile=auto becomes depends on a training's length: pictures of 224 stand for ImageNet's, small ones for their sets'.
-Each round of each side is a fresh process with an untimed step, which waits for the compiler; sides take turns. After
-the first round only plain, the command and the best by hand go on. --steps 0: as many steps as --seconds hold. The
-roofline is measured in the same run (peaks.py), by the same clock. Beside the images a second of the clock stand those
-of the processor's time: where other work shares the machine only these can be compared. With --tries above 1 a side
-that had less than 95 % of the cores is measured again, at most so often, and the try with most of them is kept
-(quiet.py).
+Each round of each side is a fresh process with two untimed steps, of which the first waits for the compiler; sides
+take turns. After the first round only plain, the command and the best by hand go on. --steps 0: as many steps as
+--seconds hold, by the second of the untimed. The roofline is measured in the same run (peaks.py), by the same clock.
+Beside the images a second of the clock stand those of the processor's time: where other work shares the machine only
+these can be compared. With --tries above 1 a side that had less than 95 % of the cores is measured again, at most so
+often, and the try with most of them is kept (quiet.py).
 
 Exit status 4 where a median ratio to plain, by the clock, is below its must. The musts were set on two cores with
 AVX512-BF16, whose arithmetic in bf16 is 1.8 times that in fp32; they stand for every machine.
@@ -161,11 +161,12 @@ def command_side(network: str, case: Case, options: argparse.Namespace, settings
 
     command.save = save  # type: ignore[attr-defined]
     with tempfile.TemporaryDirectory() as place:
-        lasts = dataclasses.replace(recipe, duration=1 + MOST_STEPS, evaluate_every=1 + MOST_STEPS)
+        lasts = dataclasses.replace(recipe, duration=2 + MOST_STEPS, evaluate_every=2 + MOST_STEPS)
         training = assemble(Path(place), lasts, data, preprocess, None)
         with allocator.kept_buffers(activation_bytes(training), training.device.type):
-            first = looped(training, 1)
-            return looped(training, chosen_steps(options, case.batch / first["clock"]))
+            looped(training, 1)  # compiles: its seconds say nothing of a step's
+            step = looped(training, 1)
+            return looped(training, chosen_steps(options, case.batch / step["clock"]))
 
 
 def bare_side(side: str, network: str, case: Case, options: argparse.Namespace) -> Rates:
@@ -190,8 +191,8 @@ def bare_side(side: str, network: str, case: Case, options: argparse.Namespace) 
         return count
 
     with allocator.kept_buffers(1 << 40 if "kept" in side else 0):
-        first = timed(case.batch, lambda: run(1))
-        steps = chosen_steps(options, case.batch / first["clock"])
+        run(1)
+        steps = chosen_steps(options, case.batch / timed(case.batch, lambda: run(1))["clock"])
         return timed(case.batch, lambda: run(steps))
 
 

@@ -12,9 +12,10 @@ from torch.nn.functional import conv2d
 from layerwise import hardware, models
 from layerwise.recipes.presets import preset
 from layerwise.training import tiles
-from layerwise.training.tiles import fill_tiles, in_strips, over_positions
+from layerwise.training.tiles import by_columns, fill_tiles, in_strips, over_positions
 
 BF16 = replace(preset("fast"), device="cpu", precision="bf16", memory_format="channels-last", compile="no")
+WAYS = ("in_strips", "over_positions", "by_columns")
 Pair = tuple[int, int]
 
 
@@ -82,6 +83,28 @@ def test_a_1x1_kernel_is_a_layer_over_positions(stride: Pair) -> None:
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize(("kernel", "stride", "padding", "size"), [
+    *(case for case in CASES if case[1][1] > 1), ((7, 7), (2, 2), (3, 3), (16, 18)), ((3, 3), (2, 2), (0, 0), (9, 10)),
+    ((3, 3), (1, 2), (1, 1), (9, 9)), ((5, 6), (2, 3), (1, 2), (11, 17)), ((1, 9), (1, 4), (0, 8), (3, 21)),
+])
+@pytest.mark.parametrize("memory_format", [torch.channels_last, torch.contiguous_format])
+def test_a_strides_columns_as_channels_answer_and_learn_the_same(
+    kernel: Pair, stride: Pair, padding: Pair, size: Pair, memory_format: torch.memory_format
+) -> None:
+    torch.manual_seed(0)
+    maps = torch.randn(3, 2, *size, dtype=torch.double).contiguous(memory_format=memory_format)
+    inputs = [torch.randn(5, 2, *kernel, dtype=torch.double).requires_grad_(),
+              torch.randn(5, dtype=torch.double).requires_grad_()]
+    answers = conv2d(maps, *inputs, stride, padding), by_columns(maps, *inputs, stride, padding)
+    torch.testing.assert_close(answers[1], answers[0], rtol=1e-11, atol=1e-11)
+    slope = torch.linspace(-1, 1, answers[0].numel(), dtype=torch.double).reshape(answers[0].shape)
+    for one, other in zip(*(torch.autograd.grad(answer, inputs, slope) for answer in answers), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-11)
+    # the control: a window that began a column later would answer otherwise
+    moved = by_columns(maps.roll(-1, 3), *inputs, stride, padding)
+    assert not torch.allclose(moved, answers[0])
+
+
 def learnt(model: nn.Module, images: Tensor, precision: torch.dtype | None) -> dict[str, Tensor]:
     """The gradients of a step, in double precision."""
     model.train()
@@ -105,7 +128,7 @@ def test_a_network_learns_what_it_learnt(name: str, monkeypatch: pytest.MonkeyPa
     images = torch.randn(8, 3, side, side).contiguous(memory_format=torch.channels_last)
     head = {"map_side": 2, "hidden_features": 32} if name == "vgg11" else {}
     calls: list[str] = []
-    for way in ("in_strips", "over_positions"):
+    for way in WAYS:
         real = getattr(tiles, way)
         monkeypatch.setattr(tiles, way, lambda *words, way=way, real=real: calls.append(way) or real(*words))
 
@@ -120,7 +143,7 @@ def test_a_network_learns_what_it_learnt(name: str, monkeypatch: pytest.MonkeyPa
     ours = network()
     assert fill_tiles(ours, BF16) > 0
     found = learnt(ours, images, torch.bfloat16)
-    assert set(calls) == ({"in_strips", "over_positions"} if "resnet" in name else {"in_strips"})
+    assert set(calls) == (set(WAYS) if "resnet" in name else {"in_strips"})
     assert found.keys() == usual.keys()
     assert distance(found, exact) <= 1.1 * distance(usual, exact)
     assert distance(found, {name: -value for name, value in exact.items()}) > 1  # the control
@@ -134,7 +157,7 @@ def test_a_network_learns_what_it_learnt(name: str, monkeypatch: pytest.MonkeyPa
 def test_where_it_pays(channels: Pair, kernel: int, size: int, count: int, expected: str,
                        monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
-    for way in ("in_strips", "over_positions"):
+    for way in WAYS:
         monkeypatch.setattr(tiles, way, lambda *words, way=way: calls.append(way))
     layer = nn.Conv2d(*channels, kernel, padding=kernel // 2)
     assert fill_tiles(layer, BF16) == 1
@@ -145,6 +168,24 @@ def test_where_it_pays(channels: Pair, kernel: int, size: int, count: int, expec
             layer(maps)
     layer(maps)  # and so is a layer kept out of autocast
     assert calls == [expected] * bool(expected)
+
+
+@pytest.mark.parametrize(("channels", "kernel", "stride", "learns", "taken"), [
+    (3, 7, 2, False, True), (1, 11, 4, False, True), (3, 3, 1, False, False), (6, 7, 2, False, False),
+    (3, 2, 2, False, False), (3, 7, 2, True, False),  # last: someone wants the picture's gradient
+])
+def test_columns_are_channels_in_first_layers_with_a_stride(channels: int, kernel: int, stride: int, learns: bool,
+                                                            taken: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    real = tiles.by_columns
+    monkeypatch.setattr(tiles, "by_columns", lambda *words: calls.append("by_columns") or real(*words))  # type: ignore[func-returns-value]
+    layer = nn.Conv2d(channels, 64, kernel, stride)
+    assert fill_tiles(layer, BF16) == 1
+    maps = torch.randn(2, channels, 30, 30, requires_grad=learns)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        layer(maps).sum().backward()
+    assert calls == ["by_columns"] * taken
+    assert (maps.grad is not None) == learns
 
 
 def test_only_where_tiles_multiply_bf16(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,10 +1,11 @@
 """Convolutions asked for in shapes that fill the tiles of a processor with AMX: the same sums, in training in bf16.
 
 oneDNN's convolutions multiply tiles of up to 16 positions of one row of a map, so that of a map of 7x7 they use half a
-tile and of 3x3 a fifth; their gradient to the weights of a 1x1 kernel is slower than a product of matrices. Hence two
-other ways to ask for the same convolution, forwards and backwards by torch's own operations: a 1x1 kernel as a fully
-connected layer over positions, and maps of few positions side by side in strips, with as many zeros between them as
-the border has. What was measured is in benchmarks/README.md.
+tile and of 3x3 a fifth; their gradient to the weights of a 1x1 kernel is slower than a product of matrices, and so is
+that of a first layer, whose few channels fill a tenth of a tile. Hence three other ways to ask for the same
+convolution, forwards and backwards by torch's own operations: a 1x1 kernel as a fully connected layer over positions;
+maps of few positions side by side in strips, with as many zeros between them as the border has; a stride's columns of
+a picture as channels. What was measured is in benchmarks/README.md.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from layerwise.recipe import Recipe
 CHANNELS_OF_1X1 = 128
 POSITIONS = 100
 PAIRS_OF_CHANNELS = 64 * 128
+FEW_CHANNELS = 4  # pictures have so many at most; they are laid out as channels by a stride's columns
 MAPS = 16  # of a strip, at most: strips of 8 and 32 took as long
 FEWEST_MAPS = 4
 
@@ -56,12 +58,37 @@ def in_strips(maps: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, p
     return found.transpose(1, 2)[..., :columns, :].flatten(0, 1).contiguous().permute(0, 3, 1, 2)
 
 
+def by_columns(maps: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Pair) -> Tensor:
+    """A convolution whose stride's columns lie beside each other as channels: (N, in, H, W) -> (N, out, H', W').
+
+    To torch it is one over stride x in channels without a stride along the rows, its kernel filled up with zeros to
+    whole strides. `maps` get no gradient: it is for pictures.
+    """
+    count, channels, height, width = maps.shape
+    step, extent = stride[1], weight.shape[3]
+    columns = (width + 2 * padding[1] - extent) // step + 1
+    before = -padding[1] % step  # of zeros at the kernel's left
+    taps = math.ceil((before + extent) / step)
+    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else maps.dtype
+    wide = torch.empty(count, height, (columns - 1 + taps) * step, channels, dtype=dtype)
+    left = padding[1] + before
+    kept = min(width, wide.shape[2] - left)  # the last columns may be in no window
+    wide[:, :, :left], wide[:, :, left + kept:] = 0, 0
+    wide[:, :, left:left + kept] = maps.detach().permute(0, 2, 3, 1)[:, :, :kept]
+    beside = wide.view(count, height, -1, step * channels).permute(0, 3, 1, 2)
+    kernel = pad(weight, (before, taps * step - before - extent)).unflatten(3, (taps, step))
+    kernel = kernel.permute(0, 4, 1, 2, 3).flatten(1, 2).contiguous(memory_format=torch.channels_last)
+    return conv2d(beside, kernel, bias, (stride[0], 1), (padding[0], 0))
+
+
 def _convolved(maps: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, padding: Pair) -> Tensor:
     """A layer's convolution, in the shape that was fastest."""
     if torch.is_grad_enabled() and torch.is_autocast_enabled("cpu"):
         out_channels, in_channels, *kernel = weight.shape
         if kernel == [1, 1] and not any(padding) and in_channels >= CHANNELS_OF_1X1:
             return over_positions(maps, weight, bias, stride)
+        if in_channels <= FEW_CHANNELS and 1 < stride[1] < kernel[1] and not maps.requires_grad:
+            return by_columns(maps, weight, bias, stride, padding)
         positions = math.prod((side + 2 * border - extent) // step + 1 for side, border, extent, step in
                               zip(maps.shape[2:], padding, kernel, stride, strict=True))
         together = math.gcd(len(maps), MAPS)
