@@ -1,6 +1,6 @@
 """Training steps of five networks: the command's own loop against what a user types, and against the best by hand.
 
-    python benchmarks/training.py [--rounds 3] [--seconds 2] [--steps 0] [--networks resnet18 ...] [--save FILE]
+    python benchmarks/training.py [--rounds 3] [--seconds 4] [--steps 0] [--networks resnet18 ...] [--save FILE]
                                   [--speed-run airnet] [--tries 1]
 
 *plain* is a bare eager loop, contiguous (NCHW), fp32, the C library's default allocator; *best* is the fastest of
@@ -253,7 +253,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--networks", nargs="+", choices=list(CASES), default=list(CASES))
     parser.add_argument("--speed-run", default="airnet", metavar="NETWORK", help="the speed-run network's name")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=2.0, help="of each side in each round")
+    parser.add_argument("--seconds", type=float, default=4.0, help="of each side in each round")
     parser.add_argument("--steps", type=int, default=0, help="timed steps of each side in each round; 0: by --seconds")
     parser.add_argument("--threads", type=int, default=hardware.cores())
     parser.add_argument("--compile", action="store_true", help="try torch.compile by hand as well (minutes)")
