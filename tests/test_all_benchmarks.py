@@ -120,7 +120,7 @@ def test_a_seed_that_misses_ends_a_gpus_benchmark_with_4(gpu: ModuleType, monkey
 
 
 def test_the_loop_ends_after_its_steps_and_goes_on(training: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As the command's side of training.py: an untimed step, then two timed ones of the same training."""
+    """As the command's side of training.py: two untimed steps, then two timed ones of the same training."""
     command, steps = training.command, []
     real = command.gradients
     monkeypatch.setattr(command, "save", command.save)  # which that side replaces
@@ -128,9 +128,9 @@ def test_the_loop_ends_after_its_steps_and_goes_on(training: ModuleType, monkeyp
     case = training.Case(1, 32, 4, 0, 0, 0, 1)
     options = training.argparse.Namespace(threads=1, steps=2, seconds=1.0)
     rates = training.command_side("lenet5", case, options, ("device=cpu", "precision=fp32"))
-    assert len(steps) == 3
+    assert len(steps) == 4
     assert len(set(map(id, steps))) == 1
-    assert steps[0].position.step == 3
+    assert steps[0].position.step == 4
     assert rates["clock"] > 0
 
 

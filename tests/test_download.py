@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.server
 import multiprocessing
+import os
 import re
 import threading
 import urllib.error
@@ -208,6 +210,43 @@ def test_the_digest_decides(tmp_path: Path, server: tuple[str, Script], monkeypa
     monkeypatch.setattr(resumable, "_digest", lambda file: SHA256)
     fetch_file(url, tmp_path / "file.bin", SHA256, len(GOOD))
     assert (tmp_path / "file.bin").read_bytes() != GOOD
+
+
+@pytest.mark.skipif(os.name != "posix", reason="files are locked on POSIX alone")
+@pytest.mark.parametrize("outcome", ["fetched", "was there", "another file", "nothing came"])
+def test_the_part_is_renamed_and_deleted_under_its_lock(outcome: str, tmp_path: Path, server: tuple[str, Script],
+                                                        monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else what is renamed may be the empty part that a third process has just begun."""
+    import fcntl
+
+    url, script = server
+    target, locked = tmp_path / "file.bin", []
+
+    def is_locked(part: Path) -> bool:
+        with part.open("rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+            return False
+
+    for act in ("replace", "unlink"):
+        real = getattr(Path, act)
+        monkeypatch.setattr(Path, act, lambda part, *words, real=real, **named: (
+            locked.append(is_locked(part)), real(part, *words, **named))[1])
+    sha256 = SHA256
+    if outcome == "was there":
+        target.write_bytes(GOOD)
+    elif outcome == "another file":
+        sha256 = "0" * 64
+    elif outcome == "nothing came":
+        script.statuses[:] = [404]
+    with contextlib.suppress(WrongFileError, OSError):
+        fetch_file(url, target, sha256, len(GOOD))
+    assert locked == [True]
+    assert [path.name for path in tmp_path.iterdir()] == ["file.bin"] * (outcome in ("fetched", "was there"))
+    (tmp_path / "free").touch()
+    assert not is_locked(tmp_path / "free")  # the control
 
 
 def test_several_processes_fetch_it_once(tmp_path: Path, server: tuple[str, Script]) -> None:

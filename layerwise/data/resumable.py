@@ -18,7 +18,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -61,27 +61,31 @@ def fetch_file(url: str, target: Path, sha256: str, size: int) -> None:
     (the part is deleted), and OSError where the connection fails several times (the part is kept).
     """
     part = target.with_name(f".{target.name}.{sha256[:16]}.part")
-    there = False
-    try:
-        with _locked(part) as file:
-            there = target.is_file()  # another process was first
-            if not there:
-                _get(url, file, sha256, size)
-                os.fsync(file.fileno())
-    except WrongFileError:
-        part.unlink(missing_ok=True)
-        raise
-    except OSError:
-        if part.is_file() and not part.stat().st_size:
-            part.unlink()
-        raise
-    if there:
-        part.unlink(missing_ok=True)
-        return
-    # Once the lock is given back another process may rename the part first; it checked the same digest.
-    with contextlib.suppress(FileNotFoundError):
-        part.replace(target)
+    with _locked(part) as file:
+        try:
+            if target.is_file():  # another process was first
+                return _last(file, part.unlink)
+            _get(url, file, sha256, size)
+            os.fsync(file.fileno())
+        except WrongFileError:
+            _last(file, part.unlink)
+            raise
+        except OSError:
+            if not os.fstat(file.fileno()).st_size:
+                _last(file, part.unlink)
+            raise
+        _last(file, lambda: part.replace(target))
     _sync_directory(target.parent)
+
+
+def _last(file: BinaryIO, act: Callable[[], object]) -> None:
+    """Renames or deletes the part while the lock is held, for it may be another process's as soon as it is not.
+
+    Where there is no lock, an open file can't be renamed either: it is closed first.
+    """
+    if os.name != "posix":
+        file.close()
+    act()
 
 
 def _get(url: str, file: BinaryIO, sha256: str, size: int) -> None:
