@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import time
 from pathlib import Path
 from types import ModuleType
 
@@ -120,17 +121,30 @@ def test_a_seed_that_misses_ends_a_gpus_benchmark_with_4(gpu: ModuleType, monkey
 
 
 def test_the_loop_ends_after_its_steps_and_goes_on(training: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As the command's side of training.py: two untimed steps, then two timed ones of the same training."""
-    command, steps = training.command, []
-    real = command.gradients
+    """As the command's side of training.py: two untimed steps, then two timed ones of the same training.
+
+    The first waits for a compiler, which says nothing of how many are timed.
+    """
+    command, steps, step_seconds = training.command, [], []
+    real, chosen = command.gradients, training.chosen_steps
+
+    def gradients(made: object, batch: object) -> object:
+        if not steps:
+            time.sleep(3)
+        steps.append(made)
+        return real(made, batch)
+
     monkeypatch.setattr(command, "save", command.save)  # which that side replaces
-    monkeypatch.setattr(command, "gradients", lambda made, batch: (steps.append(made), real(made, batch))[1])
+    monkeypatch.setattr(command, "gradients", gradients)
+    monkeypatch.setattr(training, "chosen_steps", lambda options, seconds: (
+        step_seconds.append(seconds), chosen(options, seconds))[1])
     case = training.Case(1, 32, 4, 0, 0, 0, 1)
     options = training.argparse.Namespace(threads=1, steps=2, seconds=1.0)
     rates = training.command_side("lenet5", case, options, ("device=cpu", "precision=fp32"))
     assert len(steps) == 4
     assert len(set(map(id, steps))) == 1
     assert steps[0].position.step == 4
+    assert 0 < step_seconds[0] < 3
     assert rates["clock"] > 0
 
 

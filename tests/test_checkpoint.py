@@ -334,6 +334,8 @@ def test_a_directory_that_another_process_makes_meanwhile_is_no_error(
     monkeypatch.setattr(Path, "exists", lambda path: path.name != "made" and exists(path))
     (tmp_path / "made").mkdir()
     checkpoint.make_durably(tmp_path / "made")
+    with pytest.raises(FileExistsError):  # the control: as it would be without care
+        (tmp_path / "made").mkdir()
 
 
 def test_new_directories_are_made_durable_and_old_ones_are_not_again(

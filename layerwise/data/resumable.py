@@ -18,7 +18,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -62,30 +62,33 @@ def fetch_file(url: str, target: Path, sha256: str, size: int) -> None:
     """
     part = target.with_name(f".{target.name}.{sha256[:16]}.part")
     with _locked(part) as file:
+        if target.is_file():  # another process was first
+            return _end(file, part)
         try:
-            if target.is_file():  # another process was first
-                return _last(file, part.unlink)
             _get(url, file, sha256, size)
             os.fsync(file.fileno())
         except WrongFileError:
-            _last(file, part.unlink)
+            _end(file, part)
             raise
         except OSError:
             if not os.fstat(file.fileno()).st_size:
-                _last(file, part.unlink)
+                _end(file, part)
             raise
-        _last(file, lambda: part.replace(target))
+        _end(file, part, target)
     _sync_directory(target.parent)
 
 
-def _last(file: BinaryIO, act: Callable[[], object]) -> None:
-    """Renames or deletes the part while the lock is held, for it may be another process's as soon as it is not.
+def _end(file: BinaryIO, part: Path, target: Path | None = None) -> None:
+    """Renames the part to `target`, or deletes it, while the lock is held: it may be another's as soon as it is not.
 
     Where there is no lock, an open file can't be renamed either: it is closed first.
     """
     if os.name != "posix":
         file.close()
-    act()
+    if target is None:
+        part.unlink(missing_ok=True)
+    else:
+        part.replace(target)
 
 
 def _get(url: str, file: BinaryIO, sha256: str, size: int) -> None:

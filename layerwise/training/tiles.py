@@ -65,18 +65,16 @@ def by_columns(maps: Tensor, weight: Tensor, bias: Tensor | None, stride: Pair, 
     whole strides. `maps` get no gradient: it is for pictures.
     """
     count, channels, height, width = maps.shape
-    step, extent = stride[1], weight.shape[3]
-    columns = (width + 2 * padding[1] - extent) // step + 1
-    before = -padding[1] % step  # of zeros at the kernel's left
-    taps = math.ceil((before + extent) / step)
+    step, extent, left = stride[1], weight.shape[3], padding[1]
+    columns = (width + 2 * left - extent) // step + 1
+    taps = math.ceil(extent / step)
     dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else maps.dtype
     wide = torch.empty(count, height, (columns - 1 + taps) * step, channels, dtype=dtype)
-    left = padding[1] + before
     kept = min(width, wide.shape[2] - left)  # the last columns may be in no window
     wide[:, :, :left], wide[:, :, left + kept:] = 0, 0
     wide[:, :, left:left + kept] = maps.detach().permute(0, 2, 3, 1)[:, :, :kept]
     beside = wide.view(count, height, -1, step * channels).permute(0, 3, 1, 2)
-    kernel = pad(weight, (before, taps * step - before - extent)).unflatten(3, (taps, step))
+    kernel = pad(weight, (0, taps * step - extent)).unflatten(3, (taps, step))
     kernel = kernel.permute(0, 4, 1, 2, 3).flatten(1, 2).contiguous(memory_format=torch.channels_last)
     return conv2d(beside, kernel, bias, (stride[0], 1), (padding[0], 0))
 
