@@ -13,6 +13,7 @@ from layerwise import rundir, train
 from layerwise.data.place import place_of, placed
 from layerwise.data.source import DataSet, Samples
 from layerwise.errors import InputError
+from layerwise.jobs import main_job
 from layerwise.jobs.assessment import Question, assess
 from layerwise.recipe import Recipe, changed
 from layerwise.recipes.presets import preset
@@ -155,6 +156,23 @@ def test_a_taken_name_is_refused_before_the_data_are_read(tmp_path: Path, monkey
         run("digits", tmp_path / "free")
 
 
+def test_a_taken_name_of_any_seed_is_refused_before_the_first_is_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained: list[Path | None] = []
+    monkeypatch.setattr(main_job, "train", lambda recipe, options: trained.append(options.out))
+    monkeypatch.setattr(main_job, "spread", lambda runs: {})
+    options = RunOptions(out=tmp_path, quiet=True)
+    main_job.train_seeds(recipe("digits"), options, 3)  # the control: free names
+    assert trained == [tmp_path / "seed0", tmp_path / "seed1", tmp_path / "seed2"]
+    for seed in (1, 2):
+        (tmp_path / f"seed{seed}" / "mine").mkdir(parents=True)
+    with pytest.raises(InputError, match="seed1: exists and is not empty") as error:
+        main_job.train_seeds(recipe("digits"), options, 3)
+    assert error.value.details == (f"{tmp_path / 'seed2'} too",)
+    assert len(trained) == 3
+
+
 def test_pictures_that_can_not_be_read_any_more_are_told_at_the_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -178,3 +196,38 @@ def test_pictures_that_can_not_be_read_any_more_are_told_at_the_end(
 
     monkeypatch.setattr(train, "assemble", gone)
     assert notes(tmp_path / "run") == ["not trained on, no longer readable: 1 picture in all epochs"]
+
+
+@pytest.mark.parametrize("gone", [0, 1, 2, 100])
+def test_validation_pictures_that_can_not_be_read_any_more(
+    gone: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of a hundred is told, more end the training; a run that reads them all says nothing."""
+    random = np.random.default_rng(0)
+    for split, count in (("train", 16), ("val", 100)):
+        for number in range(count):  # of different sizes, so that they stay files
+            file = tmp_path / "data" / split / "ab"[number % 2] / f"{number}.png"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(random.integers(0, 256, (9 + number % 3, 9, 3), dtype=np.uint8)).save(file)
+    files, validate = sorted((tmp_path / "data" / "val").rglob("*.png")), train._validate
+
+    def damaged(*arguments: Any) -> None:
+        validate(*arguments)
+        for file in files[:gone]:
+            file.write_bytes(b"gone")
+
+    monkeypatch.setattr(train, "_validate", damaged)
+    chosen = recipe(str(tmp_path / "data"), "evaluate_every=1")
+    options = RunOptions(out=tmp_path / "run", quiet=True, offline=True, confirmed=True)
+    if gone > 1:
+        with pytest.raises(InputError, match=f"{gone} of the 100 validation pictures cannot be read any more") as error:
+            train.train(chosen, options)
+        assert len(error.value.details) == gone
+    else:
+        train.train(chosen, options)
+    record, lines = rundir.read_run(tmp_path / "run"), rundir.read_lines(tmp_path / "run" / "metrics.jsonl")
+    assert record["state"] == ("failed" if gone > 1 else "finished")
+    assert [note for note in record["notes"] if "readable" in note] == (
+        ["not validated on, no longer readable: 1 picture"] if gone == 1 else [])
+    told = [line.get("unreadable") for line in lines if line["kind"] == "val"]
+    assert told == {0: [None, None], 1: [None, 1]}.get(gone, [None])

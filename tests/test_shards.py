@@ -93,6 +93,19 @@ def test_resize_makes_larger_pictures_smaller_and_leaves_the_others(photos: Path
         assert data.train.ids[index] == name
 
 
+def test_of_a_long_picture_nothing_is_cut_away(photos: Path, tmp_path: Path) -> None:
+    """2000 x 50 pixels, red on the left and blue on the right: more than 20 times as long as high."""
+    pixels = np.zeros((50, 2000, 3), np.uint8)
+    pixels[:, :1000, 0] = pixels[:, 1000:, 2] = 255
+    Image.fromarray(pixels).save(photos / "train" / "cat" / "long.png")
+    packed(photos, tmp_path / "small", PackOptions(short_side=32))
+    data = opened(tmp_path / "small").train
+    small = data.read(data.ids.index("train/cat/long.png"))
+    assert small.shape == (32, 1280, 3)
+    assert (small[:, :635] == (255, 0, 0)).all()
+    assert (small[:, 645:] == (0, 0, 255)).all()
+
+
 @pytest.mark.parametrize(("text", "size"), [("256MB", 256_000_000), ("1GiB", 1 << 30), ("5", 5), ("1.5 kb", 1500)])
 def test_sizes(text: str, size: int) -> None:
     assert parse_size(text) == size
@@ -191,6 +204,26 @@ def test_two_packs_to_one_place(photos: Path, tmp_path: Path) -> None:
     assert packed(photos, tmp_path / "shards").shards
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="open files are told by Linux alone")
+def test_without_locks_no_file_is_open_when_the_folder_gets_its_name(photos: Path, tmp_path: Path,
+                                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows renames no folder with an open file in it, and has no fcntl."""
+    rename = os.rename
+
+    def as_windows(old: Path, new: Path) -> None:
+        if any(os.path.realpath(f"/proc/self/fd/{one}").startswith(f"{old}/") for one in os.listdir("/proc/self/fd")):
+            raise PermissionError(13, "Access is denied", str(old))
+        rename(old, new)
+
+    monkeypatch.setattr(shards_write.os, "rename", as_windows)
+    with pytest.raises(PermissionError):  # the control: the lock of other systems is such a file
+        packed(photos, tmp_path / "shards")
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    assert packed(photos, tmp_path / "shards").shards
+    assert not list(tmp_path.glob(".*"))
+    assert not (tmp_path / "shards" / "lock").exists()
+
+
 # ---- training
 
 
@@ -243,5 +276,10 @@ def test_the_command(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture
     seen = capsys.readouterr()
     assert seen.out.strip() == str(tmp_path / "more")
     assert "14 train, 6 val, 4 test pictures in 3 shards" in seen.err
+    large = ["pack", str(photos), "--to", str(tmp_path / "large"), "--max-pixels"]
+    assert main([*large, "3000"]) == 2  # 40 x 70 pixels and more
+    assert "train with --set max_pixels=3220, pack with --max-pixels 3220" in capsys.readouterr().err
+    assert main([*large, "3220"]) == 0
+    capsys.readouterr()
     assert main(["pack", str(photos / "val"), "--to", str(tmp_path / "one")]) == 0
     assert re.search(r"^6 pictures in 1 shard, 0\.\d MB$", capsys.readouterr().err, re.MULTILINE)

@@ -16,7 +16,7 @@ from PIL import Image
 
 import layerwise
 from layerwise.cli import main
-from layerwise.data import DataOptions, ImageRules, open_data
+from layerwise.data import DataOptions, ImageRules, open_data, scan
 from layerwise.data import pieces as pieces_module
 from layerwise.data import shards as shards_module
 from layerwise.data.check import check_data
@@ -101,6 +101,22 @@ def test_other_rules_are_applied_to_shards_too(tmp_path: Path) -> None:
             assert data.train.read(0).shape == shape
     with pytest.raises(InputError, match="8 of 8 pictures"):
         open_data(str(tmp_path / "shards"), DataOptions(split="50/25/25", max_pixels=100))
+
+
+def test_what_the_index_tells_holds_up_to_the_largest_picture(photos: Path, tmp_path: Path,
+                                                               monkeypatch: pytest.MonkeyPatch) -> None:
+    packed(photos, tmp_path / "shards", PackOptions(max_pixels=10**9))
+    looked: list[object] = []
+    whole = scan.scan_one
+    monkeypatch.setattr(scan, "scan_one", lambda path, rules: (looked.append(path), whole(path, rules))[1])
+    for most in (10**9, 3220):  # 46 x 70 pixels are the largest
+        open_data(str(tmp_path / "shards"), DataOptions(max_pixels=most))
+    assert looked == []
+    with pytest.raises(InputError, match="2 of 24 pictures"):
+        open_data(str(tmp_path / "shards"), DataOptions(max_pixels=3219))
+    assert len(looked) == 2
+    open_data(str(tmp_path / "shards"), DataOptions(exif="ignore"))
+    assert len(looked) == 2 + 24
 
 
 def test_leaks_between_splits_are_told_without_decoding(photos: Path, tmp_path: Path) -> None:
@@ -216,6 +232,16 @@ def test_an_altered_index_and_sums_that_are_none(photos: Path, tmp_path: Path) -
     assert "SHA256SUMS does not name it" in caught.value.details[0]
 
 
+def test_shards_without_their_sums_are_not_taken_for_a_folder(photos: Path, tmp_path: Path) -> None:
+    (photos / "index.json").write_text("{}")
+    opened(photos)  # the control: a folder of pictures may hold such a file
+    packed(photos, tmp_path / "shards")
+    (tmp_path / "shards" / "SHA256SUMS").unlink()
+    with pytest.raises(InputError, match="does not hold sound shards") as caught:
+        opened(tmp_path / "shards")
+    assert caught.value.details == ("SHA256SUMS is missing: without it, damage could not be told",)
+
+
 # ---- remote
 
 
@@ -252,6 +278,26 @@ def test_remote_pictures_are_read_in_ranges(photos: Path, tmp_path: Path, monkey
     assert data.paths is not None
     assert isinstance(data.paths[0], Slice)
     assert asked == [data.paths[0].size]
+
+
+def test_a_server_without_ranges_or_lengths_is_named(photos: Path, tmp_path: Path,
+                                                     monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not the pictures, which could be left out as unreadable ones."""
+    packed(photos, tmp_path / "shards", PackOptions())
+    place = upload(tmp_path / "shards", f"{tmp_path.name}-whole")
+    data = opened(place).train
+    data.read(0)  # the control: from one with ranges
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    whole = MemoryFileSystem.cat_file
+    monkeypatch.setattr(MemoryFileSystem, "cat_file", lambda self, path, start=None, end=None: whole(self, path))
+    with pytest.raises(MachineError, match=r"train-000000\.tar.*bytes came where .* were asked for") as caught:
+        data.read(0)
+    assert "ignores ranges" in str(caught.value)
+    opened(place)  # the index and the digests are asked for whole
+    monkeypatch.setattr(MemoryFileSystem, "size", lambda self, path: None)
+    with pytest.raises(MachineError, match=r"SHA256SUMS.* its server does not tell its length"):
+        opened(place)
 
 
 def test_remote_damage_and_absence(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,9 @@ from layerwise.data import tars
 from layerwise.data.pieces import Slice
 from layerwise.data.tars import members
 from layerwise.errors import InputError
-from tests.test_imagenet import nested, put, training
+from tests.test_imagenet import nested, put, tar, training
+
+SECOND = 512 + 1024  # where the header of the second file lies
 
 
 def test_members_of_tars_of_tars_by_their_offsets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,3 +44,21 @@ def test_archives_that_are_not_whole(tmp_path: Path, damage: str) -> None:
         put(tmp_path, {"a.tar": data})
     with pytest.raises(InputError, match="can't be read" if damage == "absent" else "not a whole, uncompressed tar"):
         members(tmp_path / "a.tar")
+
+
+@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize("damage", ["checksum", "cut", ""])
+def test_a_header_that_is_no_header_is_not_the_end(tmp_path: Path, damage: str, inside: bool) -> None:
+    """tarfile ends there without a word: the pictures behind it would be missing, and be remembered as missing."""
+    whole = tar({f"{name}.jpg": name.encode() * 700 for name in "abc"})
+    data = bytearray(whole[:SECOND] if damage == "cut" else whole)
+    if damage == "checksum":
+        data[SECOND + 148] ^= 1
+    found = tar({"first.tar": bytes(data), "second.tar": whole}) if inside else bytes(data)
+    file = put(tmp_path, {"a.tar": found}) / "a.tar"
+    if not damage:
+        assert len(members(file)) == (6 if inside else 3)  # the control
+        return
+    with pytest.raises(InputError, match=r"not a whole, uncompressed tar: at byte .* neither a header nor") as caught:
+        members(file)
+    assert f"at byte {SECOND + 512 * inside:,} " in str(caught.value)

@@ -29,9 +29,12 @@ def pack(
                                            show_default=False)] = 0,
     resize: Annotated[int, typer.Option(min=0, metavar="SIDE", show_default=False, help="Make larger pictures smaller: "
                                         "their short side in pixels; 0: every file byte for byte.")] = 0,
+    max_pixels: Annotated[int, typer.Option(min=0, metavar="N", show_default=False, help="Largest picture that is "
+                                            "opened, in pixels; 0: 89,478,485, as in a recipe.")] = 0,
     as_json: Json = False,
 ) -> None:
     """Writes pictures as WebDataset tar shards with an index and SHA-256 sums, which train and check read in place."""
+    from layerwise.data.images import MAX_PIXELS
     from layerwise.data.opening import find_layout
     from layerwise.data.shards_write import PackOptions, parse_size
     from layerwise.data.shards_write import pack as write
@@ -39,7 +42,7 @@ def pack(
     if shard_size and per_shard:
         raise InputError("--shard-size and --per-shard: only one of them can be given", mend="Leave one out.")
     most = parse_size(shard_size or ("1000000GB" if per_shard else "256MB"))
-    packed = write(find_layout(data, data_dir()), to, PackOptions(most, per_shard, resize),
+    packed = write(find_layout(data, data_dir()), to, PackOptions(most, per_shard, resize, max_pixels or MAX_PIXELS),
                    progress_of("looking at pictures"))
     if as_json:
         return print_json({"directory": str(packed.directory), "pictures": packed.pictures, "shards": packed.shards,

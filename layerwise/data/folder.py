@@ -200,7 +200,7 @@ def _folders(folder: Path, root: Path, findings: _Findings) -> list[Path]:
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
-                if not entry.is_dir():
+                if not _is_folder(entry):
                     continue
                 if _is_junk(entry.name) or (folder == root and entry.name.lower() in JUNK_IN_ROOT):
                     findings.ignored[entry.name + "/"] += 1
@@ -220,8 +220,8 @@ def _walk(folder: Path, depth: int, walk: _Walk, visited: set[str], deep: bool =
     for entry in entries:
         path = Path(entry.path)
         if _is_junk(entry.name):
-            walk.ignored[entry.name + ("/" if entry.is_dir() else "")] += 1
-        elif entry.is_dir():
+            walk.ignored[entry.name + ("/" if _is_folder(entry) else "")] += 1
+        elif _is_folder(entry):
             real = os.path.realpath(path)
             if not deep:
                 continue
@@ -236,6 +236,14 @@ def _walk(folder: Path, depth: int, walk: _Walk, visited: set[str], deep: bool =
             walk.unsupported[path.suffix.lower()] += 1
         else:
             walk.ignored[path.suffix.lower() or entry.name] += 1
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """A link that leads to itself is none: it is left to the scan, which names it."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def _is_junk(name: str) -> bool:

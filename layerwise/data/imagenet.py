@@ -71,13 +71,16 @@ def half(picture: str) -> str:
 
 def find_imagenet(name: str, data_dir: Path | None) -> Layout:
     """The release called `name` in `data_dir`, $LAYERWISE_DATA or the cache. InputError says what to fetch."""
-    places = [place for folder in (name, "imagenet") for place in search_folders(folder, data_dir)]
-    for place in places:
+    looked = dict.fromkeys((place for folder in (name, "imagenet") for place in search_folders(folder, data_dir)), "")
+    for place in looked:
         if looks_like_imagenet(place) or _synset_folders(place) or _synset_folders(place / "train"):
-            return read_imagenet(place, name, places)
+            found = _gather(place, name)
+            if any(found.pictures.values()) and found.years <= {EDITIONS[name].year}:
+                return _layout(place, name, found, list(looked))
+            looked[place] = ", which holds pictures of another release or none"
     raise InputError(f"{name}: {EDITIONS[name].name} is not on this machine", _fetch(name),
                      f"Name the folder that holds it with --data-dir or {VARIABLE}.",
-                     [f"looked in {place}" for place in dict.fromkeys(places)])
+                     [f"looked in {place}{but}" for place, but in looked.items()])
 
 
 def looks_like_imagenet(root: Path) -> bool:
@@ -99,17 +102,22 @@ def looks_like_imagenet(root: Path) -> bool:
     return flat or any(CLASS_TAR.fullmatch(name) for name in os.listdir(train))
 
 
-def read_imagenet(root: Path, name: str = "", places: Sequence[Path] = ()) -> Layout:
-    """What the folder holds of the release `name` ("": told by the files' names). `places`: where labels may lie too.
+def read_imagenet(root: Path) -> Layout:
+    """What the folder holds of the release that its files' names tell; of two years' the later one.
 
     Counts that differ from the published ones are doubts. Raises InputError where labels are missing, or there is
     nothing.
     """
     fall = FALL.search(root.resolve().name) or ((root / WHOLE).is_file() and FALL.match(WHOLE)) or None
-    name = name or (f"imagenet-fall20{fall[1]}" if fall else "")
-    found = _gather(root, "fall" in name)
+    name = f"imagenet-fall20{fall[1]}" if fall else ""
+    found = _gather(root, name)
     if not name and found.years:
         name = {"2010": "imagenet-2010", "2012": "imagenet"}[max(found.years)]
+    return _layout(root, name, found, ())
+
+
+def _layout(root: Path, name: str, found: _Found, places: Sequence[Path]) -> Layout:
+    """The layout of what was found of the release `name` ("" where nothing tells it). `places`: for labels too."""
     edition = EDITIONS.get(name)
     if not any(found.pictures.values()):
         raise InputError(f"{str(root)!r} holds no picture of ImageNet", _fetch(name or "imagenet"))
@@ -130,31 +138,41 @@ def read_imagenet(root: Path, name: str = "", places: Sequence[Path] = ()) -> La
     return Layout(name or root.resolve().name, tuple(class_names), rows, (*notes, *doubts), tuple(doubts))
 
 
-def _gather(root: Path, whole: bool) -> _Found:
-    """All pictures, unlabelled where they lie flat; `whole`: the root's own synsets are one set without splits."""
+def _gather(root: Path, name: str) -> _Found:
+    """All pictures of the release `name` ("": of the latest year there is), unlabelled where they lie flat."""
     found = _Found()
     bases = [base for inside in INSIDE if (base := root / inside).is_dir()]
-    for base in bases:
-        for child in sorted(base.iterdir()):
-            archive = ARCHIVE.fullmatch(child.name)
-            split = archive[2] if archive else SYNONYMS.get(child.name.lower(), "") if child.is_dir() else ""
-            if child.is_dir() and (folder := ARCHIVE.fullmatch(child.name + ".tar")):
-                archive, split = folder, folder[2]
-            if not split or whole:
-                continue
-            if archive:
-                found.years.add(archive[1])
-            pictures = _sorted(_in_tar(child) if child.is_file() else _in_folder(child))
-            if found.pictures.get(split) and pictures:
-                found.notes.append(f"left out, {child.name}: {split} was read from elsewhere")
-            elif pictures:
-                found.pictures[split] = pictures
+    children = [child for base in bases for child in sorted(base.iterdir())]
+    archives = {child: match for child in children if (match := _archive(child))}
+    year = EDITIONS[name].year if name else max((match[1] for match in archives.values()), default="")
+    if name and not year:
+        children = []  # this release has no splits: its synsets lie in the root
+    for child in children:
+        archive = archives.get(child)
+        split = archive[2] if archive else SYNONYMS.get(child.name.lower(), "") if child.is_dir() else ""
+        if not split:
+            continue
+        if archive and archive[1] != year:
+            found.notes.append(f"left out, {child.name}: of another year")
+            continue
+        if archive:
+            found.years.add(archive[1])
+        pictures = _sorted(_in_tar(child) if child.is_file() else _in_folder(child))
+        if found.pictures.get(split) and pictures:
+            found.notes.append(f"left out, {child.name}: {split} was read from elsewhere")
+        elif pictures:
+            found.pictures[split] = pictures
     if not found.pictures:
         pictures = _sorted(one for one in _in_folder(root, tars=True) if one[1])
         found.pictures = {ALL: pictures} if pictures else {}
     for pictures in found.pictures.values():
         found.years |= {match[1] for picture, _, _ in pictures if (match := NUMBERED.match(picture))}
     return found
+
+
+def _archive(child: Path) -> re.Match[str] | None:
+    """The year and the split of an archive of the challenge, or of a folder that it was unpacked to."""
+    return ARCHIVE.fullmatch(child.name) or (ARCHIVE.fullmatch(child.name + ".tar") if child.is_dir() else None)
 
 
 def _in_folder(folder: Path, tars: bool = True) -> Iterator[tuple[str, str, Source]]:
@@ -180,7 +198,8 @@ def _in_tar(file: Path) -> Iterator[tuple[str, str, Source]]:
 
 
 def _sorted(pictures: Iterator[tuple[str, str, Source]]) -> list[tuple[str, str, Source]]:
-    return sorted(pictures, key=lambda one: (one[1], natural(one[0])))
+    """By synset and name; of a picture that lies there twice, the one in a tar first."""
+    return sorted(pictures, key=lambda one: (one[1], natural(one[0]), isinstance(one[2], Path)))
 
 
 def _label(root: Path, found: _Found, year: str, places: Sequence[Path], name: str) -> dict[str, int]:
@@ -215,7 +234,9 @@ def _label(root: Path, found: _Found, year: str, places: Sequence[Path], name: s
 
 
 def _rows(found: _Found, halved: bool) -> dict[str, tuple[Row, ...]]:
+    """The rows of each split; a picture that lies there twice, as tar and as folder of its synset, is one."""
     rows: dict[str, list[Row]] = {}
+    twice: list[str] = []
     for split in ("train", "val", "test", ALL):
         # Validation and test pictures by their numbers, so that folders of synsets give the same order as a flat one.
         pictures = found.pictures.get(split, [])
@@ -224,7 +245,13 @@ def _rows(found: _Found, halved: bool) -> dict[str, tuple[Row, ...]]:
         for picture, synset, place in pictures:
             where = {"train": f"train/{synset}/", ALL: f"{synset}/"}.get(split, f"{split}/")
             part = half(where + picture) if split == ALL and halved else split
-            rows.setdefault(part, []).append(Row(place, where + picture, synset))
+            have = rows.setdefault(part, [])
+            if have and have[-1].id == where + picture:  # equal ids stand together
+                twice.append(have[-1].id)
+            else:
+                have.append(Row(place, where + picture, synset))
+    if twice:
+        found.notes.append(f"left out, {len(twice):,} pictures that lie there twice, such as {twice[0]}")
     return {split: tuple(rows[split]) for split in ("train", "val", "test", ALL) if split in rows}
 
 

@@ -130,13 +130,14 @@ class Piece(Protocol):
         """Its bytes; InputError where they can't be read."""
 
 
-def open_image(file: Path | Piece | bytes, rules: ImageRules) -> tuple[NDArray[np.uint8], ImageFacts]:
+def open_image(
+    file: Path | Piece | bytes, rules: ImageRules, data: bytes | None = None
+) -> tuple[NDArray[np.uint8], ImageFacts]:
     """The picture as uint8, (H, W, 1) for grey kinds and (H, W, 3) for all others, and what was found.
 
-    `file` is a path, a piece of a file, or the picture's bytes. Raises InputError with the path and the reason when
-    it can't be opened.
+    `file` is a path, a piece of a file, or the picture's bytes; `data` are its bytes where `read_image` has read them
+    already. Raises InputError with the path and the reason when it can't be opened.
     """
-    name = "the picture" if isinstance(file, bytes) else repr(str(file))
     if ImageFile.LOAD_TRUNCATED_IMAGES:
         raise MachineError(
             "PIL.ImageFile.LOAD_TRUNCATED_IMAGES is set",
@@ -144,7 +145,7 @@ def open_image(file: Path | Piece | bytes, rules: ImageRules) -> tuple[NDArray[n
             "Set it to False.",
         )
     try:
-        data = _read(file, rules)
+        data = read_image(file, rules) if data is None else data
         form = container.identify(data[: container.SNIFFED])
         if form is None:
             raise _RefusedError(f"is {container.describe(data)}; supported are {', '.join(container.SUPPORTED)}")
@@ -152,7 +153,7 @@ def open_image(file: Path | Piece | bytes, rules: ImageRules) -> tuple[NDArray[n
             raise _RefusedError(f"is {problem}")
         pixels, facts = _decode(data, form, rules)
     except _RefusedError as refusal:
-        raise InputError(f"{name} {refusal}", mend=refusal.mend) from None
+        raise _named(file, refusal) from None
     if not isinstance(file, bytes):
         suffix = file.suffix.lower()
         if container.EXTENSIONS.get(suffix, facts.format) != facts.format:
@@ -166,6 +167,18 @@ class _RefusedError(Exception):
     def __init__(self, reason: str, mend: str = "") -> None:
         super().__init__(reason)
         self.mend = mend
+
+
+def _named(file: Path | Piece | bytes, refusal: _RefusedError) -> InputError:
+    return InputError(f"{'the picture' if isinstance(file, bytes) else repr(str(file))} {refusal}", mend=refusal.mend)
+
+
+def read_image(file: Path | Piece | bytes, rules: ImageRules) -> bytes:
+    """The bytes of a picture, not yet looked at. InputError with the path and the reason when they can't be read."""
+    try:
+        return _read(file, rules)
+    except _RefusedError as refusal:
+        raise _named(file, refusal) from None
 
 
 def _read(file: Path | Piece | bytes, rules: ImageRules) -> bytes:
@@ -205,7 +218,8 @@ def _decode(data: bytes, form: str, rules: ImageRules) -> tuple[NDArray[np.uint8
         if width * height > rules.max_pixels:
             raise _RefusedError(
                 f"has {width:,} x {height:,} = {width * height:,} pixels; the limit is {rules.max_pixels:,}",
-                f"Raise it if you trust the file: --set max_pixels={width * height}",
+                "Raise it if you trust the file: "
+                f"train with --set max_pixels={width * height}, pack with --max-pixels {width * height}",
             )
         unpacked = width * height * _PIXEL_BYTES.get(picture.mode, 2 if picture.mode.startswith("I;16") else 4)
         if container.is_bomb(unpacked, len(data)):

@@ -55,7 +55,7 @@ class Layout:
 def natural(name: str) -> tuple[tuple[tuple[int, int, str], ...], str]:
     """A key that sorts "2" before "10", "img9" before "img10", regardless of case, and equal names by spelling."""
     parts = re.split(r"([0-9]+)", name.casefold())
-    return tuple((0, int(part), "") if part.isdigit() else (1, 0, part) for part in parts if part), name
+    return tuple((0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts if part), name
 
 
 def folded(name: str) -> str:

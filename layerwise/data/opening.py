@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from layerwise.data.cifar import open_cifar
 from layerwise.data.digits import open_digits
 from layerwise.data.folder import read_folder
@@ -195,7 +197,7 @@ def _leaks(splits: dict[str, Samples], scanned: list[Scanned]) -> tuple[str, ...
 
 
 def _kept(splits: dict[str, Samples], scanned: list[Scanned]) -> dict[str, Samples]:
-    """The splits without their bad pictures, with the files' digests, in memory if all are small and equal."""
+    """The splits without their bad pictures, with digests and shapes of files, in memory if all are small and equal."""
     small = small_and_equal([one for one in scanned if not one.error])
     kept: dict[str, Samples] = {}
     start = 0
@@ -206,6 +208,8 @@ def _kept(splits: dict[str, Samples], scanned: list[Scanned]) -> dict[str, Sampl
         if not good:
             continue
         found = [mine[index] for index in good]
-        part = replace(samples.subset(good, samples.name), digests=tuple(one.sha256 for one in found))
+        shapes = [(one.facts.height, one.facts.width, one.facts.channels) for one in found if one.facts is not None]
+        part = replace(samples.subset(good, samples.name), digests=tuple(one.sha256 for one in found),
+                       shapes=np.array(shapes, dtype=np.int32))
         kept[name] = part.in_memory(found) if small else part
     return kept

@@ -30,8 +30,8 @@ class Scanned:
 class Slice:
     """`size` bytes of `file` (a path or an address) from `offset` on, which are the picture called `name`.
 
-    `known` is what was found in it when it was written there, under the rules of `ImageRules()`; its bytes must then
-    have that SHA-256.
+    `known` is what was found in it when it was written there, under the rules of `ImageRules()` but for its largest
+    number of pixels; its bytes must then have that SHA-256.
     """
 
     file: str
@@ -69,11 +69,16 @@ def is_remote(place: str) -> bool:
 def read_range(file: str, offset: int, size: int) -> bytes:
     """At most `size` bytes of a file from `offset` on; fewer where it ends.
 
-    Raises InputError where there is none or it can't be read, MachineError where a remote one does not answer.
+    Raises InputError where there is none or it can't be read, MachineError where a remote one does not answer, or
+    with more than was asked for.
     """
     if is_remote(file):
-        found = _asked(file, lambda system, path: system.cat_file(path, start=offset, end=offset + size))
-        return bytes(found)
+        found = bytes(_asked(file, lambda system, path: system.cat_file(path, start=offset, end=offset + size)))
+        if len(found) > size:
+            raise MachineError(f"{file!r}: {len(found):,} bytes came where {size:,} were asked for",
+                               "Its server ignores ranges, so that each picture would cost the whole file.",
+                               "Put the shards on a server that serves ranges, or copy them to this machine.")
+        return found
     try:
         opened = os.open(file, os.O_RDONLY | getattr(os, "O_BINARY", 0))  # half of what `open` takes
         try:
@@ -96,7 +101,12 @@ def read_whole(file: str) -> bytes:
 def size_of(file: str) -> int:
     """The length of a file in bytes; raises what `read_range` raises."""
     if is_remote(file):
-        return int(_asked(file, lambda system, path: system.size(path)) or 0)
+        size = _asked(file, lambda system, path: system.size(path))
+        if size is None:
+            raise MachineError(f"{file!r}: its server does not tell its length",
+                               "Shards are compared with their lengths before a picture is read.",
+                               "Put the shards on a server that tells it, or copy them to this machine.")
+        return int(size)
     try:
         return Path(file).stat().st_size
     except OSError as problem:
@@ -108,7 +118,7 @@ def _asked(address: str, question: Any) -> Any:
         from fsspec.core import url_to_fs
     except ImportError:
         raise MachineError(f"{address!r}: remote data need the package fsspec",
-                           mend="pip install 'layerwise[remote]'") from None
+                           mend="In the checkout of Layerwise: pip install -c constraints.txt '.[remote]'") from None
     try:
         system, path = url_to_fs(address)
         return question(system, path)

@@ -258,14 +258,14 @@ def _resolved(samples: Samples, recipe: Recipe) -> tuple[int, int]:
     channels, size = recipe.channels, recipe.input_size
     if channels and size:
         return channels, size
-    shapes: set[tuple[int, ...]] = set()
+    # Of every picture, not of those that statistics are taken over: a single one in colour settles the channels.
+    shapes: set[tuple[int, ...]]
     if samples.images is not None:
-        shapes.add(samples.images.shape[1:])
+        shapes = {samples.images.shape[1:]}
+    elif samples.shapes is not None:
+        shapes = {tuple(shape) for shape in np.unique(samples.shapes, axis=0).tolist()}
     else:
-        for chunk in statistics.pictures(samples, lambda picture: picture.shape):
-            shapes.update(chunk)
-            if size and any(shape[2] == 3 for shape in shapes):
-                break  # one picture in colour settles it
+        shapes = {samples.read(index).shape for index in range(len(samples))}
     channels = channels or max(shape[2] for shape in shapes)
     sizes = sorted({(shape[0], shape[1]) for shape in shapes})
     if not size and (len(sizes) > 1 or sizes[0][0] != sizes[0][1]):

@@ -1,8 +1,8 @@
 """Opens every file once, in threads, and remembers what it found by path, size and time of change.
 
 The memory is a JSON file in the user's cache folder, replaced atomically. Where that folder can't be read or written,
-or the file is damaged, everything is simply scanned again. A file changed within the last two seconds is not
-remembered: it could change again without its time of change showing it.
+or the file is damaged, everything is simply scanned again. A file changed within the last two seconds before it
+was looked at, or dated later, is not remembered: it could change again without its time of change showing it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ import platformdirs
 from numpy.typing import NDArray
 from PIL import Image
 
-from layerwise.data.images import ImageFacts, ImageRules, open_image
+from layerwise.data.images import ImageFacts, ImageRules, open_image, read_image
 from layerwise.data.pieces import Scanned, Slice, Source, is_remote
 from layerwise.errors import InputError
 from layerwise.processor import cores
@@ -75,19 +75,14 @@ def _mean_bytes(paths: Sequence[Source]) -> float:
 
 
 def scan_one(path: Source, rules: ImageRules) -> Scanned:
-    """Reads, decodes and hashes one file."""
+    """Reads one file, once, so that what is said of it is of the bytes that were hashed; decodes them."""
     digest = ""
     try:
-        fits = path.size <= rules.max_bytes if isinstance(path, Slice) else (
-            path.is_file() and path.stat().st_size <= rules.max_bytes)
-        if fits:
-            data = path.read_bytes()
-            digest = hashlib.sha256(data).hexdigest()
-        pixels, facts = open_image(path, rules)
+        data = read_image(path, rules)
+        digest = hashlib.sha256(data).hexdigest()
+        pixels, facts = open_image(path, rules, data)
     except InputError as problem:
         return Scanned(digest, str(problem), None, "", 0)
-    except OSError as problem:
-        return Scanned(digest, f"{str(path)!r} can't be read: {problem.strerror or problem}", None, "", 0)
     return Scanned(digest, "", facts, pixels_digest(pixels), perceptual_hash(pixels))
 
 
@@ -150,7 +145,6 @@ class _Memory:
         self.file = cache_folder() / "scan" / f"{key[:32]}.json"
         self.entries: dict[str, list[Any]] = {}
         self.changed = False
-        self.now = time.time_ns()
         try:
             stored = json.loads(self.file.read_text("utf-8"))
             if isinstance(stored, dict):
@@ -159,10 +153,11 @@ class _Memory:
             pass  # no memory: scan again
 
     def look(self, path: Source, rules: ImageRules) -> Scanned:
-        if isinstance(path, Slice) and path.known is not None and rules == ImageRules():
+        if isinstance(path, Slice) and path.known is not None and _stands(path.known, rules):
             return path.known
         file = _file(path)
         key = f"{file}?{path.offset}+{path.size}" if isinstance(path, Slice) else file
+        now = time.time_ns()
         try:
             stamp = file_stamp(file)
         except OSError:
@@ -171,8 +166,8 @@ class _Memory:
         if known is not None:
             return known
         found = scan_one(path, rules)
-        # Never remembered: a file that couldn't be read at all (the next time it may be), or one just written.
-        if found.sha256 and abs(self.now - max(stamp[1:])) > RECENT_NS:
+        # Never remembered: a file that couldn't be read (the next time it may be), or one just written.
+        if found.sha256 and now - max(stamp[1:]) > RECENT_NS:
             facts = asdict(found.facts) if found.facts else None
             self.entries[key] = [*stamp, found.sha256, found.error, facts, found.pixels_sha256, found.perceptual]
             self.changed = True
@@ -191,6 +186,12 @@ class _Memory:
         except OSError:
             if temporary:
                 Path(temporary).unlink(missing_ok=True)
+
+
+def _stands(known: Scanned, rules: ImageRules) -> bool:
+    """Whether what a shard's index tells of a picture would be found under these rules too."""
+    same = (rules.exif, rules.max_bytes) == (ImageRules.exif, ImageRules.max_bytes)
+    return same and known.facts is not None and known.facts.width * known.facts.height <= rules.max_pixels
 
 
 def _restored(entry: object, stamp: list[int]) -> Scanned | None:

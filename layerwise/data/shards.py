@@ -59,8 +59,10 @@ class Shard:
 
 
 def is_shards(place: str) -> bool:
-    """Whether the folder or address holds shards; an address always has to."""
-    return is_remote(place) or ((Path(place) / INDEX).is_file() and (Path(place) / SUMS).is_file())
+    """Whether the folder or address holds shards, even if without their digests; an address always has to."""
+    folder = Path(place)
+    return is_remote(place) or ((folder / INDEX).is_file()
+                                and ((folder / SUMS).is_file() or any(folder.glob("*-000000.tar"))))
 
 
 def read_shards(place: str) -> Layout:
@@ -89,6 +91,8 @@ def read_shards(place: str) -> Layout:
 
 def read_sums(place: str) -> dict[str, str]:
     """The digests (hex) by file name."""
+    if not is_remote(place) and not (Path(place) / SUMS).is_file():
+        raise _wrong(place, f"{SUMS} is missing: without it, damage could not be told")
     found = {}
     for number, line in enumerate(read_whole(_inside(place, SUMS)).decode("ascii", "replace").splitlines(), 1):
         digest, _, name = line.partition("  ")

@@ -22,10 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from layerwise.data.images import ImageFacts, ImageRules, open_image
+from layerwise.data.images import MAX_PIXELS, ImageFacts, ImageRules, open_image
 from layerwise.data.layout import Layout, Row
 from layerwise.data.pieces import Scanned
-from layerwise.data.resize import resize_short_side
+from layerwise.data.resize import resize_to, rounded_ratio
 from layerwise.data.scan import perceptual_hash, pixels_digest, scan_files
 from layerwise.data.shards import COLUMNS, FORMAT, INDEX, SUMS, Shard
 from layerwise.errors import InputError, MachineError
@@ -40,11 +40,18 @@ PLAN = "plan.json"
 @dataclass(frozen=True)
 class PackOptions:
     """`shard_bytes`: the most that a shard's pictures take, but for a single larger one; `per_shard`: the most
-    pictures of a shard, 0: any number; `short_side`: larger pictures are made smaller to this, 0: none is touched."""
+    pictures of a shard, 0: any number; `short_side`: larger pictures are made smaller to this, 0: none is touched;
+    `max_pixels`: as in ImageRules."""
 
     shard_bytes: int = 256 * 10**6
     per_shard: int = 0
     short_side: int = 0
+    max_pixels: int = MAX_PIXELS
+
+    @property
+    def rules(self) -> ImageRules:
+        """The rules by which pictures are opened."""
+        return ImageRules(max_pixels=self.max_pixels)
 
 
 @dataclass(frozen=True)
@@ -81,7 +88,7 @@ def pack(
     if not to.absolute().parent.is_dir():
         raise InputError(f"{to}: there is no directory {to.parent}", mend=f"mkdir {to.parent}")
     every = [row for rows in layout.rows.values() for row in rows]
-    scanned = scan_files([row.path for row in every], ImageRules(), progress=progress)
+    scanned = scan_files([row.path for row in every], options.rules, progress=progress)
     bad = [one.error for one in scanned if one.error]
     if bad:
         raise InputError(f"{len(bad):,} of {len(every):,} pictures can't be opened, so nothing was packed",
@@ -136,7 +143,7 @@ def _shard(
             held = 0
             for position in order.tolist():
                 row = rows[position]
-                data, found = _content(row, scanned[position], options.short_side)
+                data, found = _content(row, scanned[position], options)
                 if columns["id"] and (held + len(data) > options.shard_bytes
                                       or len(columns["id"]) == options.per_shard):
                     break
@@ -157,23 +164,26 @@ def _shard(
     return {**Shard(file.name, split, counted.size, columns).to_json(), "sum": counted.total.hexdigest()}
 
 
-def _content(row: Row, found: Scanned, short_side: int) -> tuple[bytes, Scanned]:
+def _content(row: Row, found: Scanned, options: PackOptions) -> tuple[bytes, Scanned]:
     """The bytes to write, and what is in them."""
     data = row.path.read_bytes()
     if hashlib.sha256(data).hexdigest() != found.sha256:
         raise InputError(f"{str(row.path)!r} changed while it was packed", mend="Pack again, once nobody writes to it.")
     facts = found.facts
     assert facts is not None
-    if not short_side or min(facts.width, facts.height) <= short_side:
+    short = min(facts.width, facts.height)
+    if not options.short_side or short <= options.short_side:
         return data, found
-    pixels = resize_short_side(open_image(data, ImageRules())[0], short_side, "bicubic")
+    # Not `resize_short_side`, which takes the central part of a long picture: nothing is cut away here.
+    height, width = (rounded_ratio(side * options.short_side, short) for side in (facts.height, facts.width))
+    pixels = resize_to(open_image(data, options.rules)[0], height, width, "bicubic")
     image, stream = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels), io.BytesIO()
     if facts.format == "JPEG":
         image.save(stream, "JPEG", quality=QUALITY, subsampling=0)
     else:
         image.save(stream, "PNG")
     data = stream.getvalue()
-    pixels, facts = open_image(data, ImageRules())
+    pixels, facts = open_image(data, options.rules)
     return data, Scanned(hashlib.sha256(data).hexdigest(), "", facts, pixels_digest(pixels), perceptual_hash(pixels))
 
 
@@ -222,8 +232,8 @@ def _alone(working: Path, to: Path) -> Iterator[None]:
             import fcntl
 
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except ImportError:  # Windows
-            pass
+        except ImportError:  # Windows, which renames no folder with an open file in it
+            lock.close()
         except OSError:
             raise MachineError(f"{to}: another process is packing to it", mend="Wait for it.") from None
         yield

@@ -37,6 +37,7 @@ class Samples:
     paths: tuple[Source, ...] | None = None
     rules: ImageRules = field(default_factory=ImageRules)
     digests: tuple[str, ...] | None = None  # SHA-256 (hex) of each file, where it is known already
+    shapes: NDArray[np.int32] | None = None  # (N, 3): height, width and channels of each file, where known already
 
     def __post_init__(self) -> None:
         content = self.images if self.images is not None else self.paths
@@ -89,6 +90,7 @@ class Samples:
             images=None if self.images is None else self.images[chosen],
             paths=None if self.paths is None else tuple(self.paths[i] for i in chosen),
             digests=None if self.digests is None else tuple(self.digests[i] for i in chosen),
+            shapes=None if self.shapes is None else self.shapes[chosen],
         )
 
     @property
@@ -123,7 +125,7 @@ class Samples:
         images = np.empty((len(self), first.height, first.width, first.channels), dtype=np.uint8)
         for index in range(len(self)):
             images[index] = self.read(index)
-        return replace(self, images=images, paths=None, digests=None)
+        return replace(self, images=images, paths=None, digests=None, shapes=None)
 
 
 def small_and_equal(scanned: Sequence[Scanned]) -> bool:

@@ -32,13 +32,13 @@ class Member:
 
 
 def members(file: Path) -> list[Member]:
-    """The regular files of an uncompressed tar, in its order. InputError where it is none, or ends too early."""
+    """The regular files of an uncompressed tar, in its order. InputError where it is none, damaged, or cut short."""
     try:
         stamp = file_stamp(file)
     except OSError as problem:
         raise InputError(f"{str(file)!r} can't be read: {problem.strerror or problem}") from None
     key = hashlib.sha256(os.path.abspath(file).encode("utf-8", "surrogateescape")).hexdigest()
-    memory = cache_folder() / "tars" / f"{key[:32]}.json"
+    memory = cache_folder() / "members" / f"{key[:32]}.json"
     known = recall(memory, stamp)
     if isinstance(known, list) and len(known) == 3:
         return [Member(*row) for row in zip(*known, strict=True)]
@@ -79,3 +79,7 @@ def _walk(stream: IO[bytes], start: int, size: int, prefix: str, found: list[Mem
                 _walk(inner, start + member.offset_data, member.size, f"{prefix}{member.name}/", found)
             else:
                 found.append(Member(prefix + member.name, start + member.offset_data, member.size))
+        # tarfile takes a header that is damaged or not there for the end, and is silent about what lies behind it.
+        stream.seek(archive.offset)
+        if stream.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+            raise EOFError(f"at byte {start + archive.offset:,} there is neither a header nor the archive's end")
