@@ -45,6 +45,30 @@ def test_alexnet_starts_as_section_5_says():
         assert [m.p for m in build("alexnet", dropout=0.1).modules() if type(m) is nn.Dropout] == [0.1, 0.1]
 
 
+def test_the_one_gpu_net_of_footnote_2_has_a_whole_last_convolution():
+    """Holds: both have "approximately the same number of parameters". The network of the bare name is smaller."""
+    rows = {row.name.rsplit(".", 1)[1]: row for row in cost("alexnet_one_gpu_conv5_256").rows if row.parameters}
+    expected = {"conv1": (48, 3 * 121, 3025), "conv2": (128, 48 * 25, 729), "conv3": (192, 128 * 9, 169),
+                "conv4": (192, 192 * 9, 169), "conv5": (256, 192 * 9, 169), "fc6": (4096, 9216, 1),
+                "fc7": (4096, 4096, 1), "fc8": (1000, 4096, 1)}  # kernels, weights of one, positions
+    assert {name: (row.parameters, row.multiply_adds) for name, row in rows.items()} == {
+        name: (kernels * (each + 1), kernels * each * places) for name, (kernels, each, places) in expected.items()}
+    two, one, halved = (cost(f"alexnet{name}").parameters for name in ("", "_one_gpu_conv5_256", "_one_gpu"))
+    assert (one, halved) == (59_798_312, 40_702_632)
+    assert 0.98 < one / two < 1
+    assert halved / two < 0.67
+
+
+def test_dropout_of_the_one_tower_stands_as_in_its_authors_file():
+    """After both hidden layers (cuda-convnet2, layers-223-1gpu), where torchvision's stands before them."""
+    with torch.device("meta"):
+        head = [name for name, _ in build("alexnet_one_tower").head.named_children()]
+    assert head == ["flatten", "fc6", "relu6", "dropout6", "fc7", "relu7", "dropout7", "fc8"]
+    start = build("alexnet_one_tower", num_classes=3, map_side=1, hidden_features=64)
+    assert start.head.fc6.weight.std().item() == pytest.approx(0.01, rel=0.05)
+    assert (start.head.fc7.bias == 1).all()
+
+
 def test_alexnets_towers_are_apart_in_conv2():
     with torch.device("meta"):
         model = build("alexnet")

@@ -15,7 +15,7 @@ from layerwise.experiments.alexnet import bias_one, crops_and_flips, figure_1, p
 from layerwise.experiments.scales import at_scale
 from layerwise.models import build, published_input
 from layerwise.recipe import Recipe, check
-from layerwise.recipes.presets import preset
+from layerwise.recipes.presets import NOTES, preset
 from tests.made_up_results import FAILS, HOLDS, NOISE, ONLY_IF, UNMEASURED, curves, judged, results
 
 MINE = ("figure-1", "figure-2", "groups", "lrn", "overlapping-pooling", "colour", "crops-and-flips", "dropout",
@@ -49,6 +49,27 @@ def test_recipes_are_sound_and_their_networks_take_the_pictures(name: str) -> No
     assert used.duration <= 1500
     with torch.device("meta"), pytest.raises(RuntimeError):  # the control: pictures of another side
         model(torch.empty(2, channels, used.input_size + 8, used.input_size + 8))
+
+
+def test_what_the_paper_leaves_open_is_said_once() -> None:
+    """The rows' list is the preset's: none has a point that the other lacks."""
+    assert NOTES["alexnet-imagenet"].deviations == protocols.OPEN_IMAGENET
+    assert [text.split(":")[0].split(" at ")[0] for text in protocols.OPEN_IMAGENET] == [
+        "crops of 227", "plateau", "training ends", "weight decay on the weights of convolutions and fc layers only",
+        "colour augmentation with eigenvalues of colours on the 0..1 scale"]
+    for name, note in NOTES.items():  # every preset with that augmentation says it
+        assert any("0..1" in text for text in note.deviations) == (preset(name).colour == "pca"), name
+
+
+def test_the_halved_last_convolution_is_said_of_its_row() -> None:
+    rows = find("alexnet/groups").rows
+    (text,) = rows["half_kernels"].differs
+    assert "the last convolution too; the paper did not halve that one" in text
+    assert rows["two_groups"].differs == ()
+    assert "alexnet_one_gpu_conv5_256" in find("alexnet/groups").text
+    with torch.device("meta"):
+        widths = [build(name).features.conv5.out_channels for name in ("alexnet_one_gpu", "alexnet")]
+    assert widths == [128, 256]
 
 
 def changed_fields(one: Recipe, other: Recipe) -> set[str]:

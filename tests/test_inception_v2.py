@@ -33,6 +33,12 @@ def test_parameters_by_hand():
         total += unit(inputs, three_reduce, 1) + unit(three_reduce, three, 3)
         total += unit(inputs, double_reduce, 1) + unit(double_reduce, double, 3) + unit(double, double, 3)
     assert total == cost("inception_v2").parameters == 11_295_240
+    assert round(total / 1e6, 1) == 11.3  # section 4.2 prints 13.6: fails
+
+
+def test_the_docstring_says_that_the_printed_number_fails():
+    assert inception_v2.__doc__ is not None
+    assert "13.6 million parameters: fails, the widths of figure 5 give 11,295,240" in inception_v2.__doc__
 
 
 def test_biases_are_what_implementations_differ_by():

@@ -278,11 +278,22 @@ def test_with_auxiliary_gives_the_same_logits_and_those_of_the_middle():
     assert middle[1] == {}
 
 
-def test_epsilon_dropout_and_start():
+@pytest.mark.parametrize(("name", "epsilon", "dropout"), [("nasnet_mobile", 1e-3, 0.5), ("nasnet_large", 1e-3, 0.5),
+                                                         ("nasnet_cifar", 1e-5, 0.0)])  # fmt: skip
+def test_epsilon_and_dropout_are_those_of_its_data(name, epsilon, dropout):
+    """The authors' code: `nasnet_cifar_arg_scope`, `cifar_config` and those of the other two (slim, nasnet.py)."""
+    with torch.device("meta"):
+        network, wanted = build(name), build(name, dropout=0.25)
+    norms = {part: {layer.eps for layer in getattr(network, part).modules() if isinstance(layer, nn.BatchNorm2d)}
+             for part in ("features", "auxiliary")}  # fmt: skip
+    assert norms == {"features": {epsilon}, "auxiliary": {epsilon}}
+    assert any(isinstance(layer, PathReduction) for layer in network.modules())  # its own normalisation is among them
+    assert (network.head.dropout.p, wanted.head.dropout.p) == (dropout, 0.25)
+
+
+def test_start():
     torch.manual_seed(0)
-    network = build("nasnet_cifar", num_classes=3, dropout=0.25)
-    assert {module.eps for module in network.modules() if isinstance(module, nn.BatchNorm2d)} == {1e-3}
-    assert network.head.dropout.p == 0.25
+    network = build("nasnet_cifar", num_classes=3)
     weight = network.get_submodule("features.normal_17.current.conv").weight
     assert weight.std().item() == pytest.approx((2 / 768) ** 0.5, rel=0.02)
 

@@ -18,6 +18,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from layerwise.layers.repeatable import AdaptiveMaxPool2d
 from layerwise.models.network import Network, Paper, Reported, named
 
 FORGETTING = 0.4  # torch's momentum of the running statistics: the source keeps 0.6 of the old
@@ -89,7 +90,7 @@ class AirNet(Network):
             features[f"stage{number}"] = stage(before, width)
             before = width
         head: dict[str, nn.Module] = {
-            "pool": nn.AdaptiveMaxPool2d(1),
+            "pool": AdaptiveMaxPool2d(1),
             "flatten": nn.Flatten(),
             "fc": nn.Linear(before, num_classes, bias=False),
             "scale": Scaled(LOGIT_SCALE),

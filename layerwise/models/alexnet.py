@@ -15,8 +15,15 @@ The networks of the text's ablations: `alexnet_without_lrn` (3.3), `alexnet_adja
 `alexnet_without_dropout` (4.2), `alexnet_biases_zero` (5), and section 7's, a middle convolution removed. Which these
 are and how the others join is left open: `alexnet_without_conv3`, where conv4 reads conv2's maps of its own tower, so
 that the towers meet in fc6 first; `alexnet_without_conv4`, where conv5 reads conv3's.
+`alexnet_one_gpu` has half the kernels in every convolution, as the reference that this library is held to counts it:
+40,702,632 parameters. The paper's control is not halved in the last one ("we did not halve the size of the final
+convolutional layer", footnote 2), so that both networks have about as many parameters: it is
+`alexnet_one_gpu_conv5_256`, with 59,798,312.
 `alexnet_one_tower` is the network that most libraries call alexnet: 256 kernels in conv4 where the 2014 paper names
-384, no response normalisation, 224x224 with padding 2 in conv1.
+384, no response normalisation, 224x224 with padding 2 in conv1. Dropout follows fc6 and fc7, as in its author's layer
+file (cuda-convnet2, layers-223-1gpu, which has the 256 too), and the weights start as in the 2012 paper. Torchvision's,
+whose trained weights it takes, drops the pooled map before fc6 and what fc6 gives, and starts as torch fills its
+layers: the two answer alike and train differently.
 
 What the paper says of its network, and whether it holds here (tests/test_alexnet.py):
 - 150,528 inputs (224x224x3): fails, 154,587; in 224 pixels an 11x11 kernel at stride 4 takes 54 steps, not 55.
@@ -171,6 +178,8 @@ VARIANTS: dict[str, Callable[..., Network]] = {
     "alexnet_two_gpus": partial(AlexNet, replace(PAPER_DESIGN, response_norm=partial(ResponseNorm, groups=2))),
     # Section 3.2: "half as many kernels in each convolutional layer trained on one GPU"
     "alexnet_one_gpu": partial(AlexNet, Design((48, 128, 192, 192, 128))),
+    # Footnote 2: "we did not halve the size of the final convolutional layer"
+    "alexnet_one_gpu_conv5_256": partial(AlexNet, Design((48, 128, 192, 192, 256))),
     # Table 2, the networks with an asterisk
     "alexnet_six_conv": partial(AlexNet, replace(PAPER_DESIGN, sixth=sixth_convolution)),
     # Sections 3.3, 3.4, 4.2, 5 and 7: one thing taken away

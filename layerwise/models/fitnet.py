@@ -22,6 +22,7 @@ from torch import nn
 
 from layerwise.layers.initialise import normal_by_inputs
 from layerwise.layers.maxout import Maxout
+from layerwise.layers.repeatable import AdaptiveMaxPool2d
 from layerwise.models.maxout import maxout_convolution
 from layerwise.models.network import Network, Paper, Reported, named
 
@@ -34,7 +35,7 @@ class FitNet(Network):
     def __init__(self, widths: Widths, num_classes: int = 10, in_channels: int = 3) -> None:
         features: dict[str, nn.Module] = {}
         channels, place = in_channels, 1
-        pools: tuple[nn.Module, ...] = (nn.MaxPool2d(2), nn.MaxPool2d(2), nn.AdaptiveMaxPool2d(1))
+        pools: tuple[nn.Module, ...] = (nn.MaxPool2d(2), nn.MaxPool2d(2), AdaptiveMaxPool2d(1))
         for number, (block, pool) in enumerate(zip(widths, pools, strict=True), 1):
             for width in block:
                 features[f"conv{place}"] = named(maxout_convolution(channels, width, 3, 1))

@@ -8,7 +8,8 @@ Deviations from the paper: none. What it leaves open: poolings of stride 2 round
 ("Delving deep into rectifiers"), biases at 0. The 3x3 pooling inside a module is padded by 1.
 `googlenet_3x3` is not the paper's: it is the network that others publish weights for under the bare name, with a 3x3
 where the paper has a 5x5, batch normalisation (epsilon 1e-3) after each convolution, no response normalisation, a 2x2
-window in the last pooling, and auxiliary heads that average their map to 4x4 from any size.
+window in the last pooling, dropout of 0.2 before the last layer, and auxiliary heads that average their map to 4x4
+from any size.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from torch import nn
 from layerwise.layers.branches import Branches
 from layerwise.layers.convolution import conv_bn_relu, conv_relu, convolutions
 from layerwise.layers.initialise import he_normal
+from layerwise.layers.repeatable import AdaptiveAvgPool2d
 from layerwise.layers.response_norm import ResponseNorm
 from layerwise.models.network import Network, Paper, Reported, SupervisedNetwork, named
 
@@ -128,12 +130,21 @@ class GoogLeNet(SupervisedNetwork):
 
 
 PAPER_PARTS = Parts(conv_relu, 5, ResponseNorm, halving_pool, partial(nn.AvgPool2d, 5, stride=3))
-PUBLISHED_PARTS = Parts(conv_bn_relu, 3, nn.Identity, partial(halving_pool, 2), partial(nn.AdaptiveAvgPool2d, 4))
+PUBLISHED_PARTS = Parts(conv_bn_relu, 3, nn.Identity, partial(halving_pool, 2), partial(AdaptiveAvgPool2d, 4))
+
+
+def published(
+    num_classes: int = 1000, in_channels: int = 3, dropout: float = 0.2, auxiliary_dropout: float = 0.7
+) -> GoogLeNet:
+    """The network that others publish weights for, with half the paper's dropout before the last layer."""
+    return GoogLeNet(PUBLISHED_PARTS, num_classes, in_channels, dropout, auxiliary_dropout)
+
+
 VARIANTS: dict[str, Callable[..., Network]] = {
     # Table 1
     "googlenet": partial(GoogLeNet, PAPER_PARTS),
     # not in the paper
-    "googlenet_3x3": partial(GoogLeNet, PUBLISHED_PARTS),
+    "googlenet_3x3": published,
 }
 INPUTS = dict.fromkeys(VARIANTS, (3, 224, 224))
 FOR_SMALL_PICTURES: dict[str, str] = {}

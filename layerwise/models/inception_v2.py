@@ -6,6 +6,7 @@ section 4.2 and figure 5.
 Deviations from the paper: the first convolution is a plain one; the paper's is separable with a depth multiplier of 8.
 Convolutions keep the bias that section 3.2 calls superfluous before batch normalisation, as the network that is counted
 and given out under this name (11.3 million parameters) does.
+Section 4.2 prints 13.6 million parameters: fails, the widths of figure 5 give 11,295,240 with these biases.
 What the paper leaves open: epsilon 1e-5; average pooling inside a module leaves the zeros around the map out; poolings
 of stride 2 are padded by 1, so that their maps fit those of the convolutions beside them for every size of picture;
 there are no auxiliary heads. Figure 5's pool projections of 128 in inception_4c and 4d give 608 maps, and 4e 1056; a

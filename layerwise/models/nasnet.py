@@ -12,8 +12,9 @@ What the paper leaves open, closed as in the weights that are public: the stride
 convolutions; strided windows give ceil(side / 2) outputs (TensorFlow's "SAME"), where average pooling counts the
 zeros of the border; the ImageNet stem's 3x3 convolution has 32 (mobile) or 96
 maps, no padding and no ReLU; the first reduction cell sees the stem unsqueezed as `previous`; epsilon is 1e-3. The
-CIFAR stem has 96 maps too, but both inputs of its first cell are squeezed, as everywhere else. Weights start after
-He et al. 2015, eq. 10.
+CIFAR stem has 96 maps too, but both inputs of its first cell are squeezed, as everywhere else; there epsilon is 1e-5,
+as in the authors' code. Dropout of 0.5 before the last layer belongs to ImageNet (appendix A.7); for CIFAR A.6 names
+none, and their code has none. Weights start after He et al. 2015, eq. 10.
 """
 
 from __future__ import annotations
@@ -28,17 +29,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from layerwise.layers.initialise import he_normal
+from layerwise.layers.repeatable import adaptive_average
 from layerwise.layers.same_padding import SamePadding
 from layerwise.layers.separable import SeparableConv2d
 from layerwise.models.network import Network, Paper, Reported, SupervisedNetwork, another, named
-
-norm = partial(nn.BatchNorm2d, eps=1e-3)
 
 
 def squeeze(in_channels: int, out_channels: int) -> nn.Module:
     """ReLU, 1x1 convolution, batch normalisation: brings a cell's input to the cell's width (appendix A)."""
     conv = nn.Conv2d(in_channels, out_channels, 1, bias=False)
-    return named({"relu": nn.ReLU(), "conv": conv, "bn": norm(out_channels)})
+    return named({"relu": nn.ReLU(), "conv": conv, "bn": nn.BatchNorm2d(out_channels)})
 
 
 def unchanged(in_channels: int, out_channels: int) -> nn.Module:
@@ -59,7 +59,7 @@ class PathReduction(nn.Module):
         first, second = (nn.Conv2d(in_channels, maps, 1, bias=False) for maps in (half, out_channels - half))
         self.path1 = named({"pool": nn.AvgPool2d(1, 2), "conv": first})
         self.path2 = named({"shift": nn.ZeroPad2d((-1, 1, -1, 1)), "pool": nn.AvgPool2d(1, 2), "conv": second})
-        self.bn = norm(out_channels)
+        self.bn = nn.BatchNorm2d(out_channels)
 
     def forward(self, maps: Tensor) -> Tensor:
         active = self.relu(maps)
@@ -89,7 +89,7 @@ def bordered_separable(in_channels: int, out_channels: int, kernel_size: int, st
 
 def _twice(first: Mapping[str, nn.Module], channels: int, kernel_size: int) -> nn.Module:
     second = SeparableConv2d(channels, channels, kernel_size, 1, kernel_size // 2)
-    after = {"bn1": norm(channels), "relu2": nn.ReLU(), "separable2": second, "bn2": norm(channels)}
+    after = {"bn1": nn.BatchNorm2d(channels), "relu2": nn.ReLU(), "separable2": second, "bn2": nn.BatchNorm2d(channels)}
     return named({"relu1": nn.ReLU(), **first, **after})
 
 
@@ -231,15 +231,15 @@ class AuxiliaryPool(nn.Module):
         expected = 3 * self.side + 2
         if all(expected <= pixels < expected + 3 for pixels in maps.shape[-2:]):
             return F.avg_pool2d(maps, 5, 3)
-        return F.adaptive_avg_pool2d(maps, self.side)
+        return adaptive_average(maps, self.side)
 
 
 def auxiliary_head(in_channels: int, side: int, num_classes: int) -> nn.Module:
     """The classifier two thirds up the network: 128 maps, then 768 over the whole grid of side x side."""
     return named({
         "relu": nn.ReLU(), "pool": AuxiliaryPool(side),
-        "conv1": nn.Conv2d(in_channels, 128, 1, bias=False), "bn1": norm(128), "relu1": nn.ReLU(),
-        "conv2": nn.Conv2d(128, 768, side, bias=False), "bn2": norm(768), "relu2": nn.ReLU(),
+        "conv1": nn.Conv2d(in_channels, 128, 1, bias=False), "bn1": nn.BatchNorm2d(128), "relu1": nn.ReLU(),
+        "conv2": nn.Conv2d(128, 768, side, bias=False), "bn2": nn.BatchNorm2d(768), "relu2": nn.ReLU(),
         "flatten": nn.Flatten(), "fc": nn.Linear(768, num_classes),
     })  # fmt: skip
 
@@ -259,7 +259,7 @@ Step = tuple[str, type[Cell], int]  # a cell's name, its kind, its width in maps
 def stack(stem: Stem, steps: Sequence[Step], in_channels: int) -> tuple[dict[str, nn.Module], int]:
     """The stem and the cells by name, and the number of maps that the last cell gives."""
     conv = nn.Conv2d(in_channels, stem.channels, 3, stem.stride, stem.padding, bias=False)
-    layers: dict[str, nn.Module] = {"conv0": named({"conv": conv, "bn": norm(stem.channels)})}
+    layers: dict[str, nn.Module] = {"conv0": named({"conv": conv, "bn": nn.BatchNorm2d(stem.channels)})}
     current = previous = stem.channels
     adjust = stem.first
     made: dict[tuple[object, ...], nn.Module] = {}
@@ -289,7 +289,10 @@ def three_stages(repeats: int, first_width: int, reduction: type[ReductionCell])
 
 
 class Plan(NamedTuple):
-    """N and F of "N @ F", the stem, the reduction cells of the stem and of the stack, the auxiliary head's grid."""
+    """N and F of "N @ F", the stem, the reduction cells of the stem and of the stack, the auxiliary head's grid.
+
+    `epsilon` is batch normalisation's, in the auxiliary head too.
+    """
 
     repeats: int
     filters: int
@@ -297,6 +300,7 @@ class Plan(NamedTuple):
     stem_cells: tuple[type[ReductionCell], ...]
     reduction: type[ReductionCell]
     auxiliary_side: int
+    epsilon: float = 1e-3
 
 
 class NASNet(SupervisedNetwork):
@@ -325,6 +329,9 @@ class NASNet(SupervisedNetwork):
         }
         super().__init__(layers, head, {f"normal_{2 * plan.repeats - 1}": auxiliary})
         self.features = Cells(OrderedDict(layers))
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eps = plan.epsilon
         he_normal(self)
 
     def with_auxiliary(self, images: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -335,14 +342,21 @@ class NASNet(SupervisedNetwork):
 
 MOBILE = Plan(4, 1056, Stem(32, 2, 0, unchanged), (ReductionCell, BorderedReductionCell), BorderedReductionCell, 4)
 LARGE = Plan(6, 4032, Stem(96, 2, 0, unchanged), (ReductionCell, ReductionCell), SkippedReductionCell, 6)
-CIFAR = Plan(6, 768, Stem(96, 1, 1, squeeze), (), ReductionCell, 4)
+CIFAR = Plan(6, 768, Stem(96, 1, 1, squeeze), (), ReductionCell, 4, epsilon=1e-5)
+
+
+def cifar(num_classes: int = 10, in_channels: int = 3, dropout: float = 0.0) -> NASNet:
+    """The network for CIFAR-10, without the dropout that those for ImageNet have."""
+    return NASNet(CIFAR, num_classes, in_channels, dropout)
+
+
 VARIANTS: dict[str, Callable[..., Network]] = {
     # Table 3, "NASNet-A (4 @ 1056)"
     "nasnet_mobile": partial(NASNet, MOBILE),
     # Table 2, "NASNet-A (6 @ 4032)"
     "nasnet_large": partial(NASNet, LARGE),
     # Table 1, "NASNet-A (6 @ 768)"
-    "nasnet_cifar": partial(NASNet, CIFAR, num_classes=10),
+    "nasnet_cifar": cifar,
 }
 INPUTS = {"nasnet_mobile": (3, 224, 224), "nasnet_large": (3, 331, 331), "nasnet_cifar": (3, 32, 32)}
 FOR_SMALL_PICTURES = {"nasnet_mobile": "nasnet_cifar", "nasnet_large": "nasnet_cifar"}

@@ -5,7 +5,7 @@ and 2, all six columns: A, A-LRN, B, C, D and E have 11, 11, 13, 16, 16 and 19 l
 
 Deviations from the paper: none. What it leaves open or offers twice: weights start after Glorot & Bengio 2010, which
 section 3.1 says does as well as its own way (the shallow network first, N(0, 0.01) where nothing is copied), and
-biases at 0; response normalisation in A-LRN has AlexNet's constants (section 2.3 refers to it).
+biases at 0; response normalisation in A-LRN has AlexNet's constants (the end of section 2.1 refers to it).
 `_bn` networks are not the paper's: batch normalisation follows every convolution, which keeps its bias.
 Table 2 prints 133, 133, 134, 138 and 144 million parameters for A, B, C, D and E: all hold. Section 2.3: a 7x7 has 81 %
 more weights than three 3x3 (49 against 27): holds.

@@ -285,6 +285,7 @@ NOTES: dict[str, PresetNote] = {
             "the mean picture is that of the centre crops at shorter side 256; the paper does not say",
             "batch normalisation is tested with moving averages; the authors averaged over a large batch afterwards",
             "weight decay on the weights of convolutions and the fc layer only: the paper does not say",
+            "colour augmentation with eigenvalues of colours on the 0..1 scale: the paper names no scale",
         ),
         "not run",
     ),
@@ -293,10 +294,11 @@ NOTES: dict[str, PresetNote] = {
         "Krizhevsky, Sutskever, Hinton, ImageNet Classification with Deep Convolutional Neural Networks (2012), "
         "sections 4 and 5",
         (
-            "crops of 227: the network's first layer gives 55x55 maps from 227, not from the 224 that are printed",
-            "plateau: no fall of the validation error by 0.001 within 5 epochs; the paper dropped the rate by hand",
-            "training may end at the plateau after the third drop, at 90 epochs at the latest; the paper: about 90",
+            "crops of 227: the first layer gives 55x55 maps from 227, not from the 224 that are printed",
+            "plateau: no fall of the validation error by 0.001 within 5 epochs, three times; the paper: by hand",
+            "training ends at the plateau after the third drop, at 90 epochs at the latest; the paper: roughly 90",
             "weight decay on the weights of convolutions and fc layers only: the paper writes its rule for weights",
+            "colour augmentation with eigenvalues of colours on the 0..1 scale: the paper names no scale",
         ),
         "not run",
     ),

@@ -16,15 +16,9 @@ from dataclasses import replace
 from layerwise.experiments.experiment import Curve, Measured, Results, Row, Verdict, less
 from layerwise.experiments.judges import Judge
 from layerwise.recipe import Recipe
-from layerwise.recipes.presets import preset
+from layerwise.recipes.presets import NOTES, preset
 
-OPEN_IMAGENET = (
-    "crops of 227: the first layer gives 55x55 maps from 227, not from the 224 that are printed",
-    "plateau: no fall of the validation error by 0.001 within 5 epochs, three times; the paper: by hand",
-    "training ends at the plateau after the third drop, at 90 epochs at the latest; the paper: roughly 90",
-    "weight decay on the weights of convolutions and fc layers only: the paper writes its rule for weights",
-    "colour augmentation with eigenvalues of colours on the 0..1 scale: the paper names no scale",
-)
+OPEN_IMAGENET = NOTES["alexnet-imagenet"].deviations  # the preset's own, which `imagenet` goes on from
 OPEN_CIFAR = (
     "the four-layer network is not described: taken from the author's published layer files, without normalisation",
     "its training is not described: batches of 128, momentum 0.9, mean picture subtracted, as in those files",
