@@ -113,8 +113,8 @@ class Recipe:
     batch_size: int = _field("pictures in one step = ranks x micro-batch x accumulation", least=1)
     micro_batch: int = _field("pictures in memory at once; 0: the whole batch, or as much of it as fits", least=0)
     virtual_workers: int = _field("parts of each batch with statistics of their own, their gradients added in one "
-                                  "order: the same bits on any number of processes; 0: none", least=0,
-                                  formerly=0)  # fmt: skip
+                                  "order: the same bits on any number of processes that divides them into powers of "
+                                  "two; 0: none", least=0, formerly=0)  # fmt: skip
     batch_norm: str = _field("whose pictures its statistics are over: process: those of each process's micro-batch "
                              "(the papers'); all: those of the micro-batches of all processes at once",
                              "process", "all", formerly="process")  # fmt: skip

@@ -5,14 +5,17 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+from pathlib import Path
 
 import pytest
 import torch
 
+from layerwise import modelfile, models
 from layerwise.cli import main
 from layerwise.errors import InputError, ToleranceError
 from layerwise.jobs import benchmark
 from layerwise.jobs.benchmark import BenchOptions, bench, measure, require_steady
+from tests import evaluated
 
 SMALL = BenchOptions(batches="1,2", repeats=5, max_spread=100.0, settings=("threads=1", "device=cpu"))
 
@@ -100,6 +103,17 @@ def test_misspelt_network() -> None:
 def test_too_small() -> None:
     with pytest.raises(InputError, match=r"becomes 0x0[^~]*Give --size 227"):
         bench("alexnet", BenchOptions(size=32, settings=("threads=1",)))
+
+
+def test_a_model_file_takes_the_sizes_that_its_network_takes(tmp_path: Path) -> None:
+    made = dataclasses.replace(evaluated.model_file(), model=models.build("lenet5", 3, 3),
+                               preprocess=evaluated.preprocess(size=32))
+    modelfile.write(tmp_path / "lenet5.safetensors", made)
+    file = str(tmp_path / "lenet5.safetensors")
+    with pytest.raises(InputError, match=r"4x4 becomes 0x0 at layer .*; lenet5 takes 32x32 to 35x35"):
+        bench(file, dataclasses.replace(SMALL, size=4))
+    for size in (0, 32):
+        assert bench(file, dataclasses.replace(SMALL, size=size)).input == (3, 32, 32)
 
 
 def test_tolerance_error_names_the_rows() -> None:

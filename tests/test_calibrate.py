@@ -17,7 +17,9 @@ from layerwise.errors import InputError
 from layerwise.evaluate import EvaluateOptions, softmax
 from layerwise.evaluation import batch_statistics
 from layerwise.evaluation.calibrate import calibrate, fit_temperature, measured, scaled
+from layerwise.jobs.calibration import KEY, kept_temperature
 from layerwise.modelfile import ModelFile, tensors_sha256
+from layerwise.models.network import SupervisedNetwork
 
 NAMES = ("ant", "bee", "cat")
 
@@ -177,6 +179,32 @@ def test_recalibration_cures_the_damage() -> None:
     assert (note["images"], note["samples"], note["from_sha256"]) == (96, "train", found.sha256)
     for name, parameter in cured.model.named_parameters():
         assert torch.equal(parameter, dict(found.model.named_parameters())[name]), name
+
+
+def test_auxiliary_heads_are_left_alone() -> None:
+    """A test never goes through them, so that nothing is known of what they would see."""
+    torch.manual_seed(0)
+    branch = torch.nn.Sequential(torch.nn.BatchNorm2d(4), torch.nn.Flatten(), torch.nn.Linear(256, 3))
+    network = SupervisedNetwork({"conv1": torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3, padding=1),
+                                                              torch.nn.BatchNorm2d(4))},
+                                {"all": torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(256, 3))},
+                                {"conv1": branch})
+    found = dataclasses.replace(model_file(), model=network.eval())
+    cured = batch_statistics.recalibrate(found, samples("train", 40, 0))
+    old, new = network.state_dict(), cured.model.state_dict()
+    changed = {name for name, tensor in new.items() if not torch.equal(tensor, old[name])}
+    assert changed == {"features.conv1.1.running_mean", "features.conv1.1.running_var"}
+    assert batch_statistics.examine(found, samples("val", 40, 3)).layers == 1
+
+
+def test_a_temperature_of_the_old_statistics_is_not_taken_along() -> None:
+    found = dataclasses.replace(model_file(), provenance={"made": "here", KEY: {"temperature": 2.0}})
+    assert kept_temperature(found) == 2.0
+    cured = batch_statistics.recalibrate(found, samples("train", 40, 0))
+    with pytest.raises(InputError, match="is not calibrated"):
+        kept_temperature(cured)
+    assert cured.provenance["made"] == "here"
+    assert kept_temperature(found) == 2.0
 
 
 def test_one_large_batch_gives_what_training_mode_computes() -> None:

@@ -15,7 +15,7 @@ import pytest
 
 from layerwise import console
 from layerwise.cli import app, main
-from layerwise.cli.app import globals_first, importing
+from layerwise.cli.app import EPILOG, FLAGS, VALUED, globals_first, importing
 from layerwise.cli.tables import cell, flush_json, print_json, print_table
 from layerwise.errors import InputError
 from layerwise.jobs import main_job
@@ -90,6 +90,7 @@ def test_global_options_stand_anywhere() -> None:
     assert globals_first(["check", "--data-dir=d", "x"]) == ["--data-dir=d", "check", "x"]
     assert globals_first(["predict", "r", "--", "--debug"]) == ["predict", "r", "--", "--debug"]
     assert globals_first(["check", "--data-dir"]) == ["check", "--data-dir"]
+    assert {name for name in (*FLAGS, *VALUED) if name not in EPILOG} == {"--no-color"}, "the help names each of them"
 
 
 def test_global_options_arrive_and_do_not_stay(capsys: pytest.CaptureFixture[str]) -> None:

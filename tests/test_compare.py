@@ -98,6 +98,24 @@ def test_a_run_stands_for_its_one_test(tmp_path: Path) -> None:
         compare(run, run)
 
 
+def test_of_several_evaluations_that_under_the_recipes_protocol_is_meant(tmp_path: Path) -> None:
+    """As after `evaluate RUN --protocol ten-crop`. Which one it is, is said; another one can be named."""
+    a, b = tmp_path / "a", tmp_path / "b"
+    for run in (a, b):
+        evaluation(run / "evaluations" / "test-single", [True, False])
+        evaluation(run / "evaluations" / "test-ten-crop", [True, True], "ten-crop")
+        (run / "recipe.json").write_text(RECIPE.to_json())
+    found = compare_all([a, b])
+    assert [side.seeds[0].protocol for side in found.sides] == ["single", "single"]
+    assert found.notes == tuple(f"{run}: of several evaluations test-single is meant; name another one's directory to "
+                                "compare that" for run in (a, b))
+    named = compare_all([a / "evaluations" / "test-ten-crop", b / "evaluations" / "test-ten-crop"])
+    assert ([side.seeds[0].protocol for side in named.sides], named.notes) == (["ten-crop", "ten-crop"], ())
+    (a / "recipe.json").unlink()
+    with pytest.raises(InputError, match="has 2 evaluations"):
+        compare_all([a, b])
+
+
 @pytest.mark.parametrize(("text", "says"), [
     (None, "there is no such file"), ("", "no image was predicted"), ("a,b\n1,2\n", "not a table of predictions"),
     ("id,true,predicted\n", "no image was predicted"),

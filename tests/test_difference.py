@@ -137,6 +137,17 @@ def test_without_a_deviation_nothing_is_said() -> None:
     assert over_seeds("error", [6.0, 6.0], [5.0, 5.0], False).note == \
         "no deviation over the runs: nothing to test"
     assert over_seeds("error", [6.0, 5.0], [5.0, 4.0], True).p is None
+    assert over_seeds("error", [0.0, 0.0], [0.0, 0.0], True).p is None
+
+
+def test_a_deviation_that_rounding_made_is_none() -> None:
+    """Two pictures fewer of 360 with both seeds: in binary the two differences are not equal."""
+    a, b = [5 / 360, 7 / 360], [3 / 360, 5 / 360]
+    assert b[0] - a[0] != b[1] - a[1]
+    found = over_seeds("error", a, b, True)
+    assert (found.p, found.interval) == (None, None)
+    assert found.note == "no deviation over the runs: nothing to test"
+    assert over_seeds("error", a, [3 / 360, 5 / 360 + 1e-9], True).p is not None  # the control: small, and no rounding
 
 
 def test_holm() -> None:

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from layerwise import cli, errors
 from layerwise.cli import as_known, main
@@ -30,6 +31,7 @@ MESSAGES = [
      ["--set: 3 problems", "did you mean 'batch_size'", "duration: ", "flip: expected field=value"]),
     ("recipe fast --set learning_rate=-1 --set batch_size=0", 2, ["learning_rate is", "batch_size is"]),
     ("recipe tests", 2, ["tests: a directory without recipe.json, so no run"]),
+    ("recipe --set learning_rate=9", 2, ["--set is for one recipe", "layerwise recipe NAME --set FIELD=VALUE"]),
     ("models resnet200", 2, ["network 'resnet200': there is no such network, did you mean 'resnet20'"]),
     ("models --sort yaer", 2, ["--sort 'yaer': is not a column, did you mean 'year'"]),
     ("models alexnet --size 32", 2, ["32x32 becomes 0x0 at layer features.pool2"]),
@@ -72,6 +74,7 @@ MESSAGES = [
     ("fetch cifar10 --offline", 3, ["cifar10: cifar-10-binary.tar.gz is not on this machine", "--offline forbids",
                                     "by hand"]),
     ("bench resnet20 --batches 0", 2, ["--batches 0: '0' is no batch size"]),
+    ("bench lenet5 --batches \u00b2", 2, ["--batches \u00b2: '\u00b2' is no batch size"]),  # isdigit, and no number
     ("bench resnet20 --set device=cuda:9", 3, ["device=cuda:9: not available"]),
     ("tune resnet2O", 2, ["'resnet2O': no network, preset, recipe's file or run, did you mean", "'resnet20'"]),
     ("tune lenet5 --seconds 0", 2, ["--seconds 0: must be from 1 to 3600"]),
@@ -80,6 +83,9 @@ MESSAGES = [
     ("replay nowhere --step -1", 2, ["layerwise replay: Invalid value for '--step'"]),
     ("doctor bm", 2, ["doctor 'bm': no such topic, did you mean 'bn'?"]),
     ("doctor bn", 2, ["doctor bn: no run given"]),
+    *((f"doctor {option}", 2,
+       ["--data, --on and --recalibrate are for the batch normalisation of a run", "layerwise doctor bn RUN"])
+      for option in ("--data digits", "--on val", "--recalibrate x")),
     ("pack digits --to new", 2, ["digits: a published set, which is no folder of pictures"]),
     ("pack nowhere --to new", 2, ["there is no data at 'nowhere'"]),
     ("pack tests --to new --shard-size 5 --per-shard 2", 2, ["--shard-size and --per-shard: only one of them"]),
@@ -103,6 +109,9 @@ MESSAGES = [
     ("reproduce resnet/table-6 --scale paper --data digit", 2, ["there is no data at 'digit', did you mean 'digits'"]),
     ("reproduce resnet/table-6 --seeds 11", 2, ["Invalid value for '--seeds'"]),
     ("reproduce nothing --list", 2, ["nothing: there is no such experiment"]),
+    *((f"reproduce resnet/figure-1 --list {option}", 2,
+       ["--scale, --rows, --seeds, --data and --out are for a table or figure that is run", "Leave out --list"])
+      for option in ("--scale typo", "--rows plain-20", "--seeds 2", "--data digits", "--out elsewhere")),
 ]  # fmt: skip
 
 
@@ -173,6 +182,10 @@ def test_debug_shows_the_traceback_of_a_users_error(capsys: pytest.CaptureFixtur
     (OSError(errno.ENOSPC, "No space left on device"), 3, "No space left on device"),
     (OSError("odd"), 1, "internal error: OSError: odd"),
     (MemoryError(), 3, "out of memory"),
+    (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), 3, "out of memory"),
+    (RuntimeError("[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: you tried "
+                  "to allocate 39459999744 bytes. Error code 12 (Cannot allocate memory)"), 3, "out of memory"),
+    (RuntimeError("shapes do not fit"), 1, "internal error: RuntimeError: shapes do not fit"),
     (ValueError("x"), 1, "internal error: ValueError: x"),
     (ToleranceError("t"), 4, "t"),
     (MachineError("m"), 3, "m"),

@@ -11,9 +11,11 @@ import torch
 
 from layerwise.experiments import find
 from layerwise.experiments.experiment import Curve, Measured, Results
-from layerwise.experiments.resnet import footnote_3, protocols
+from layerwise.experiments.resnet import footnote_3, protocols, signal_health
 from layerwise.experiments.scales import at_scale
+from layerwise.explain.signal_health import fresh
 from layerwise.models import build
+from layerwise.randomness import derived_seed
 from layerwise.recipe import Recipe, check
 
 NAMES = ("figure-1", "table-1", "table-2", "figure-4", "footnote-3", "table-3", "footnote-4", "table-4", "table-5",
@@ -261,3 +263,14 @@ def test_three_times_as_many_steps_stay_three_times_at_small_scale() -> None:
     assert at_scale(experiment.rows["plain56_3x"].recipes[0], "small", 0).duration == short.duration, "without the hook"
     paper = footnote_3.longer(protocols.imagenet("plain34"))
     assert (paper.duration, paper.plateau_patience) == (1_800_000, 75_000)
+
+
+def test_weights_before_training_are_told_to_be_another_draw() -> None:
+    """As long as they are: what was measured stays, and says so."""
+    for slug, row in signal_health.ROWS.items():
+        assert (signal_health.ANOTHER_DRAW in row.differs) == (slug != signal_health.CONTROL), slug
+    assert "another draw" in (signal_health.__doc__ or "")
+    network = build("plain20", 3, 1)
+    looked_at, own, again = (next(fresh(network, seed).parameters()) for seed in (0, derived_seed(0, "weights"), 0))
+    assert not torch.equal(looked_at, own)
+    assert torch.equal(looked_at, again)  # the control

@@ -27,6 +27,7 @@ from layerwise.jobs.explain import MAKERS, Ask, explain
 from layerwise.report.explain import Heading, Missing, explain_page
 from layerwise.report.page import template_file
 from tests.explained import trained
+from tests.packed_photos import packed
 from tests.page_parser import Page
 from tests.test_report_browser import CHROMIUM, measured, opened
 from tests.test_report_hostile import HOSTILE
@@ -208,6 +209,10 @@ def test_pictures_of_ones_own_with_and_without_labels(whole: tuple[Path, str], t
     assert "3" in names
     labelled = explain(whole[0], Ask(("predictions",), tmp_path / "own", out=tmp_path / "page.html")).views[0]
     assert any(isinstance(part, Words) and "of these 10 pictures" in part.text for part in labelled.parts)
+    packed(tmp_path / "own", tmp_path / "shards")
+    sharded = explain(whole[0], Ask(("predictions",), tmp_path / "shards", out=tmp_path / "page.html")).views[0]
+    numbers = [[part for part in view.parts if isinstance(part, Words | Table)] for view in (labelled, sharded)]
+    assert numbers[0] == numbers[1]
     (tmp_path / "own" / "7").rename(tmp_path / "own" / "holiday")
     plain = explain(whole[0], Ask(("predictions",), tmp_path / "own", out=tmp_path / "page.html")).views[0]
     assert not any(isinstance(part, Words | Table) for part in plain.parts)
@@ -280,7 +285,7 @@ def test_without_faiss_the_page_says_how_to_install_it(
     whole: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def missing() -> None:
-        raise MachineError("the package faiss-cpu is not installed", mend="pip install 'layerwise[neighbours]'")
+        raise MachineError("the package faiss-cpu is not installed", mend="pip install '.[neighbours]'")
 
     run = tmp_path / "run"
     shutil.copytree(whole[0], run)

@@ -20,7 +20,7 @@ from layerwise.explain.feature_map import feature_map, kept_near
 from layerwise.explain.gained_lost import gained_lost
 from layerwise.explain.kernels import colour_shares, first_kernels, levels
 from layerwise.explain.predictions import confident_mistakes, confused_pairs, uncertain_hits
-from layerwise.explain.view import Bar, Chart, Gallery, Series, Table, Tile, View, Words, from_json, read, write
+from layerwise.explain.view import Bar, Chart, Gallery, Series, Strips, Table, Tile, View, Words, from_json, read, write
 
 PICTURE = pictures.uri(np.zeros((2, 2, 1), np.uint8))
 
@@ -197,7 +197,8 @@ def a_view() -> View:
     return View("toy", "Toy", "says", "not", "source", (
         Words("words"), Table("t", ("a", "b"), (("x", 1), ("y", None), ("z", 0.5))),
         Chart("c", "x", "y", (Series("s", (0.0, 1.0), (2.0, 3.0)),), log=True),
-        Gallery("g", (Tile(PICTURE, "one", ("line",), (Bar("cat", 0.5, True),), "wrong"),))), ("bounded",))  # fmt: skip
+        Gallery("g", (Tile(PICTURE, "one", ("line", "caf\udce9.png"), (Bar("cat", 0.5, True),), "wrong"),)),
+        Strips("s", ("h",), (1,), ((Tile(PICTURE),),))), ("bounded",))  # fmt: skip
 
 
 def test_a_view_is_kept_and_read_back_equal(tmp_path: Path) -> None:
@@ -216,6 +217,7 @@ def test_a_view_is_kept_and_read_back_equal(tmp_path: Path) -> None:
     (("parts", 3, "tiles", 0, "uri"), PICTURE + "\" onerror=\"x"),
     (("parts", 1, "rows", 0), ["too short"]), (("parts", 0, "kind"), "script"), (("parts",), "words"),
     (("title",), 7), (("parts", 2, "series", 0, "y"), [1.0]), (("parts", 1, "rows", 0, 1), {"a": 1}),
+    (("parts", 4, "spans"), [float("inf")]), (("parts", 4, "spans"), []),
 ])  # fmt: skip
 def test_a_view_that_was_tampered_with_is_not_read(path: tuple[str | int, ...], value: object, tmp_path: Path) -> None:
     file = tmp_path / "toy.json"
@@ -225,7 +227,15 @@ def test_a_view_that_was_tampered_with_is_not_read(path: tuple[str | int, ...], 
     for step in path[:-1]:
         place = place[step]
     place[path[-1]] = value
-    with pytest.raises((ValueError, TypeError, KeyError)):
+    with pytest.raises((ValueError, TypeError, KeyError, OverflowError)):
         from_json(record["view"])
     file.write_text(json.dumps(record))
     assert read(file, "key") is None
+
+
+def test_a_view_under_another_name_is_not_read(tmp_path: Path) -> None:
+    """The page puts the name into its style, where the name of a file that it asks for is all that may stand."""
+    for file in (tmp_path / "toy.json", tmp_path / "other.json"):
+        write(file, a_view(), "key")
+    assert read(tmp_path / "toy.json", "key") == a_view(), "the control"
+    assert read(tmp_path / "other.json", "key") is None

@@ -20,7 +20,8 @@ ROOT = Path(__file__).resolve().parents[1]
 def made_up_run(where: Path, seed: int, error: float, **fields: object) -> Path:
     """A run's directory with the files that the ledger reads."""
     recipe = dataclasses.replace(preset("digits"), seed=seed, **fields)
-    (where / "evaluations" / "test-single").mkdir(parents=True)
+    tested = where / "evaluations" / f"test-{recipe.protocol}"
+    tested.mkdir(parents=True)
     (where / "recipe.json").write_text(recipe.to_json())
     rundir.write_json(where / "run.json", {
         "format": 1, "state": "finished", "branches": [], "seconds": 90.0, "notes": ["a note"],
@@ -28,7 +29,7 @@ def made_up_run(where: Path, seed: int, error: float, **fields: object) -> Path:
         "hardware": {"cpu": "made up", "threads": 1, "precision": "fp32", "system": "Linux"}})
     line = {"kind": "val", "epoch": 30.0, "error": 0.02, "loss": 0.1}
     (where / "metrics.jsonl").write_text(json.dumps(line) + "\n")
-    rundir.write_json(where / "evaluations" / "test-single" / "result.json", {
+    rundir.write_json(tested / "result.json", {
         "split": "test", "samples": 359, "unreadable": 0, "protocol": {"name": "single", "description": "once"},
         "metrics": {"error": error, "error_interval": [error / 2, error * 2]}, "data": {"name": "digits"},
         "models": [{"path": "somewhere", "sha256": "ab" * 32, "recipe_hash": "cd" * 32, "seed": seed}]})
@@ -63,6 +64,21 @@ def test_what_is_not_finished_or_not_tested_is_not_kept(tmp_path: Path) -> None:
     run = made_up_run(tmp_path / "run", 0, 0.01)
     rundir.update_run(run, {"state": "interrupted"})
     with pytest.raises(InputError, match="not a finished, unbranched run"):
+        ledger.keep(run, "a/b", tmp_path)
+
+
+@pytest.mark.parametrize("other", ["test-all-mirror", "test-centre"])  # `--data photos/test`, `--protocol centre`
+def test_what_is_kept_is_the_runs_own_test(tmp_path: Path, other: str) -> None:
+    run = made_up_run(tmp_path / "run", 0, 0.01)
+    added = run / "evaluations" / other / "result.json"
+    added.parent.mkdir()
+    own = run / "evaluations" / f"test-{preset('digits').protocol}" / "result.json"
+    record = json.loads(own.read_text())
+    rundir.write_json(added, record | {"metrics": record["metrics"] | {"error": 0.9}})
+    kept = ledger.keep(run, "a/b", tmp_path)
+    assert json.loads((kept / "metrics.json").read_text())["metrics"]["error"] == 0.01
+    own.unlink()
+    with pytest.raises(InputError, match="with an evaluation of its test split"):
         ledger.keep(run, "a/b", tmp_path)
 
 

@@ -69,7 +69,7 @@ def test_without_faiss_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> No
         return real(name, *rest)
 
     monkeypatch.setattr(builtins, "__import__", missing)
-    with pytest.raises(MachineError, match=r"pip install 'layerwise\[neighbours\]'"):
+    with pytest.raises(MachineError, match=r"checkout of Layerwise: pip install -c constraints.txt '\.\[neighbours\]'"):
         nearest(np.zeros((3, 4), np.float32), np.zeros((1, 4), np.float32), 1)
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from layerwise.experiments import operations
-from layerwise.experiments.operations import passes, pictures
+from layerwise.experiments.operations import operations_text, passes, pictures
 from layerwise.jobs.causes import training_pictures
 from layerwise.recipes.presets import preset
 
@@ -36,3 +36,10 @@ def test_the_cifar_protocol() -> None:
     assert passes(preset("resnet-cifar")) == 6 * 64_000 * 128 + 2 * 5_000 * 64
     large, small = (replace(preset("fast"), data="/photographs", input_size=side) for side in (224, 32))
     assert (pictures(large), pictures(small)) == (1_281_167, 50_000), "of other data the number is not known"
+
+
+@pytest.mark.parametrize(("amount", "told"), [
+    (2.0184e15, "2.02 PFLOP"), (999.4e15, "999 PFLOP"), (999.9e15, "1 EFLOP"), (999.9e9, "1 TFLOP"), (5e8, "0.5 GFLOP"),
+])
+def test_the_prefix_is_that_of_the_rounded_number(amount: float, told: str) -> None:
+    assert operations_text(amount) == told

@@ -270,11 +270,16 @@ def test_all_problems_of_a_recipe_are_reported_at_once() -> None:
     assert sorted(fields_of(caught.value)) == ["batch_size", "learning_rate", "nesterov", "unit"]
 
 
+def test_a_split_that_is_no_number_hides_no_other_problem() -> None:
+    with pytest.raises(InputError) as caught:
+        check(changed(FAST, ["split=8.0.0/10/10", "learning_rate=0"]))
+    assert sorted(fields_of(caught.value)) == ["learning_rate", "split"]
+
+
 # --- contradictions: settings that are refused, the message, and the change that mends it ----------------------------
 
 CONTRADICTIONS = [
     (["micro_batch=256"], "micro_batch=256 is larger than batch_size=128", ["micro_batch=128"]),
-    (["micro_batch=48"], "micro_batch=48 does not divide batch_size=128", ["micro_batch=32"]),
     (["warmup_length=10"], "warmup_length=10 is not before the end (duration=10 epochs)", ["warmup_length=9"]),
     (["schedule=cosine"], "warmup_length=2 would be ignored", ["warmup_length=0"]),
     (["schedule=cosine", "warmup=steps", "warmup_length=0"], "warmup=steps with warmup_length=0", ["warmup_length=1"]),
@@ -298,7 +303,6 @@ CONTRADICTIONS = [
      ["velocity=outside"]),
     (["optimiser=adagrad", "nesterov=no"], "momentum=0.9 with optimiser=adagrad", ["momentum=0"]),
     (["mixup=1", "batch_size=1"], "mixup with batch_size=1", ["batch_size=2"]),
-    (["mixup=1", "micro_batch=1"], "mixup with micro_batch=1", ["micro_batch=2"]),
     (["freeze=all-but-head"], "freeze=all-but-head with an empty start_from", ["start_from=model.safetensors"]),
     (["slow=features=0.1"], "slow with an empty start_from", ["start_from=model.safetensors"]),
     (["slow=features", "start_from=m"], "slow: 'features' is not prefix=factor", ["slow=features=0.1"]),
@@ -322,6 +326,8 @@ CONTRADICTIONS = [
     (["split=80/20"], "split is '80/20'", ["split=80/10/10"]),
     (["split=80/10/20"], "split is '80/10/20'", ["split=70/10/20"]),
     (["split=0/50/50"], "split is '0/50/50'", ["split=50/0/50"]),
+    (["split=8.0.0/10/10"], "split is '8.0.0/10/10'", ["split=80.0/10/10"]),
+    (["split=./50/50"], "split is './50/50'", ["split=.5/50/49.5"]),
     (["pad=0"], "crop=pad with pad=0", ["crop=none"]),
     (["colour=pca", "channels=1"], "colour=pca with channels=1", ["channels=3"]),
     (["crop=scale", "input_size=224"], "crop=scale with resize=none", ["resize=short-side", "resize_to=256"]),

@@ -134,6 +134,9 @@ def test_a_branch_with_another_batch_is_followed(small: None, tmp_path: Path, mo
     assert {len(rows) for rows, _ in steps.values()} == {8, 4}
     for step in (3, 8, 9, 15):
         assert [one.index for one in replay.replay(run, step).pictures] == steps[step][0]
+    for beyond in (len(steps), 10**12):  # the second is refused without counting so far
+        with pytest.raises(InputError, match=rf"--step {beyond}: .* has {len(steps)} steps, counted from 0"):
+            replay.replay(run, beyond)
 
 
 def test_without_a_checkpoint_it_is_said_whose_weights_they_are(small: None, tmp_path: Path) -> None:

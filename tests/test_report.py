@@ -147,7 +147,7 @@ def test_every_missing_or_damaged_file_is_named(tmp_path: Path) -> None:
     (run / "recipe.json").write_text("[" * 100_000, "utf-8")
     (run / "model.safetensors").write_bytes(b"\x80\x02not a model")
     with (run / "metrics.jsonl").open("a") as stream:
-        stream.write('{"kind": "val", "st')
+        stream.write('{"kind": [], "step": 1}\n{"kind": "val", "st')
     (run / "evaluations" / "test-single" / "result.json").write_text("7", "utf-8")
     (run / "evaluations" / "test-single" / "worst" / "000.png").write_bytes(b"")
     found = parsed(run)

@@ -22,6 +22,7 @@ from layerwise.jobs import main_job
 from layerwise.jobs import reproduce as job
 from layerwise.jobs.reproduce import Ask, Places, cells, missing, reproduce
 from layerwise.recipe import Recipe
+from layerwise.report.papers_page import variants
 from layerwise.training.preparation import RunOptions
 from tests.made_up_experiment import NAME, PAPERS, module, weights
 
@@ -137,6 +138,15 @@ def test_a_second_reading_of_the_test_split_is_told(register: Register, places: 
     assert len(trainings) == 1
 
 
+@pytest.mark.parametrize(("split", "told"), [("", True), ("train", False)])
+def test_the_split_that_stands_for_the_test_is_told_by_its_name(
+    register: Register, places: Places, split: str, told: bool
+) -> None:
+    register(deep=Row((PAPERS,), measure=lambda subject: {"pictures": len(subject.samples(split))}))
+    found = reproduce(NAME, YES, places).table
+    assert any("read the test pictures a second time" in text for text in found.notes()) == told
+
+
 def test_a_measurement_needs_the_weights(register: Register, places: Places, trainings: list[str]) -> None:
     """Results without their runs, as in a fresh copy of this repository: the row is trained again to be measured."""
     reproduce(NAME, YES, places)
@@ -173,8 +183,29 @@ def test_rows_without_a_recipe_are_counted_without_asking(register: Register, pl
     found = reproduce(NAME, Ask("small"), places).table
     assert trainings == []
     assert next(entry.here for entry in found.entries if entry.slug == "deep") == ("-", "269,722")
-    assert {path.name for path in (places.results / "counted").iterdir()} == {"paper-table-1--deep-small-seed0.json"}
+    assert {path.name for path in (places.results / "counted").iterdir()} == {"paper-table-1--deep-seed0.json"}
     assert found.label.startswith("counted")
+
+
+def test_what_is_counted_is_kept_once_for_all_scales(register: Register, places: Places) -> None:
+    asked: list[str] = []
+
+    def measure(subject: Subject) -> Numbers:
+        asked.append(subject.scale)
+        return counted(subject)
+
+    register(deep=Row(measure=measure))
+    tables = [reproduce(NAME, Ask(scale), places).table for scale in ("small", "paper")]
+    assert asked == ["small"]
+    assert tables[0].entries == tables[1].entries
+    assert list(variants(places.results)) == [(NAME, "paper", "")], "one table of it stands on the page"
+
+
+def test_what_was_trained_is_kept_by_its_scale(register: Register) -> None:
+    register()
+    assert find(NAME).trains
+    small, paper = (measured.cell(find(NAME), "deep", scale, 0).measurement for scale in ("small", "paper"))
+    assert small != paper
 
 
 def test_a_training_that_breaks_is_a_result(register: Register, places: Places, trainings: list[str]) -> None:

@@ -155,6 +155,17 @@ def test_our_own_model_file_needs_no_import(tmp_path: Path) -> None:
         weightfile.read(tmp_path / "a.safetensors")
 
 
+@pytest.mark.parametrize("metadata", [None, {}, {"format": "pt"}])
+def test_metadata_that_is_null_is_none_of_ours(tmp_path: Path, metadata: object) -> None:
+    file = tmp_path / "a.safetensors"
+    save_file(TENSORS, file)
+    data = file.read_bytes()
+    start = 8 + int.from_bytes(data[:8], "little")
+    text = json.dumps({"__metadata__": metadata} | json.loads(data[8:start])).encode()
+    file.write_bytes(len(text).to_bytes(8, "little") + text + data[start:])
+    assert sorted(weightfile.read(file).entries) == sorted(TENSORS)
+
+
 def test_a_program_is_refused(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch's own, that its format is old

@@ -93,11 +93,18 @@ def as_known(error: Exception, words: Sequence[str]) -> LayerwiseError:
     if isinstance(error, OSError) and error.strerror and (error.filename is not None or error.errno == errno.ENOSPC):
         where = "" if error.filename is None else f"{error.filename}: "
         return MachineError(f"{where}{error.strerror}", mend="Check its permissions and the free space.")
-    if isinstance(error, MemoryError):
-        return MachineError("out of memory", mend="Lower the batch with --set micro_batch=...")
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and _torch_ran_out(error)):
+        return MachineError("out of memory", mend="Lower the batch with --set micro_batch=..., of bench with "
+                            "--batches.")
     debug = "" if "--debug" in words else "Run the command again with --debug for the traceback, and report it."
     message = " ".join(str(error).split())
     return LayerwiseError(f"internal error: {type(error).__name__}: {message}", mend=debug)
+
+
+def _torch_ran_out(error: RuntimeError) -> bool:
+    from layerwise.hardware import memory_ran_out  # torch is imported by now, or costs a second once
+
+    return memory_ran_out(error)
 
 
 def _usage_error(error: typer.TyperException, words: Sequence[str]) -> InputError:

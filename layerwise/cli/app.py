@@ -16,9 +16,9 @@ from layerwise.console import SETTINGS, out
 from layerwise.errors import InputError
 
 EPILOG = (
-    "The global options (--data-dir, --offline, --yes, --no-colour, --debug) may stand anywhere. Results go to "
-    "standard output, messages to standard error. Exit status: 0 done, 1 internal error, 2 bad input or configuration, "
-    "3 the machine can't, 4 a result outside its tolerance, 130 or 143 interrupted."
+    "The global options (--data-dir, --offline, --yes, --exact, --no-colour, --debug) may stand anywhere. Results go "
+    "to standard output, messages to standard error. Exit status: 0 done, 1 internal error, 2 bad input or "
+    "configuration, 3 the machine can't, 4 a result outside its tolerance, 130 or 143 interrupted."
 )
 
 
@@ -100,8 +100,8 @@ def options(
     offline: Annotated[bool, typer.Option("--offline", help="Make no network call.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Go on without asking, where a network does not suit the input "
                                       "or a cost is to be agreed to.")] = False,
-    exact: Annotated[bool, typer.Option("--exact", help="With train: the same bits on any number of processes, at a "
-                                        "price that is said.")] = False,
+    exact: Annotated[bool, typer.Option("--exact", help="With train: the same bits on 1, 2, 4 or 8 processes (a small "
+                                        "batch: fewer), at a price that is said.")] = False,
     no_colour: Annotated[bool, typer.Option("--no-colour", "--no-color",
                                             help="No colour and no moving line (also: NO_COLOR).")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,

@@ -28,6 +28,8 @@ def recipe(
 ) -> None:
     """Prints a recipe with every field and its meaning; --json prints the file that --recipe reads."""
     if not name:
+        if settings:
+            raise InputError("--set is for one recipe", mend="Name it: layerwise recipe NAME --set FIELD=VALUE")
         return _presets(as_json)
     from layerwise.jobs.recipe_choice import changed_recipe
     from layerwise.recipe import field_notes
@@ -197,6 +199,9 @@ def doctor(
     as_json: Json = False,
 ) -> None:
     """Prints one block to paste into a bug report; `doctor bn RUN` compares the ways to normalise at test."""
+    if not topic and (data or on or recalibrate):
+        raise InputError("--data, --on and --recalibrate are for the batch normalisation of a run",
+                         mend="Name it: layerwise doctor bn RUN")
     from layerwise.jobs.assessment import Question
     from layerwise.jobs.doctor import examine
 

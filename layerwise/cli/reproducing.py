@@ -26,7 +26,7 @@ def register(app: typer.Typer) -> None:
 def reproduce(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A table or figure, as resnet/table-6; with --list the "
                                         "beginning of names.", show_default=False)] = "",
-    scale: Annotated[str, typer.Option(metavar="SCALE", help="smoke: two steps a row; small: 640 steps on "
+    scale: Annotated[str, typer.Option(metavar="SCALE", help="smoke: two steps a row; small: a shortened training on "
                                        "Fashion-MNIST; paper: the full protocol.")] = "small",
     rows: Annotated[str, typer.Option(metavar="A,B", help="Only these rows.", show_default=False)] = "",
     seeds: Annotated[int, typer.Option(min=0, max=10, help="How many seeds; none: three, or as many as the paper.",
@@ -40,6 +40,10 @@ def reproduce(
 ) -> None:
     """Runs a table or figure of a paper and sets what was measured beside what is printed; says the cost first."""
     if listing:
+        if scale != "small" or rows or seeds or data or out_dir != RUNS:
+            raise InputError("--scale, --rows, --seeds, --data and --out are for a table or figure that is run",
+                             "--list shows every row, at the small scale and at the paper's.",
+                             "Leave out --list, or leave out these.")
         return _list(name, as_json)
     from layerwise.jobs.reproduce import Ask, Places
     from layerwise.jobs.reproduce import reproduce as run

@@ -30,6 +30,7 @@ from layerwise.randomness import permutation
 
 SMALLEST_BATCH = 16
 LARGE_GAP = 0.02  # of the error; a smaller one is usual, for statistics of a batch are noisy
+TEMPERATURE = "calibration"  # what jobs/calibration.py calls it in the provenance
 
 
 @dataclass(frozen=True)
@@ -73,8 +74,9 @@ class Finding:
 
 
 def batch_norms(model: nn.Module) -> dict[str, _BatchNorm]:
-    """The batch normalisations of a network by name."""
-    return {name: module for name, module in model.named_modules() if isinstance(module, _BatchNorm)}
+    """The batch normalisations of a network by name, without those of auxiliary heads: no test goes through them."""
+    return {name: module for name, module in model.named_modules()
+            if isinstance(module, _BatchNorm) and not name.startswith("auxiliary.")}
 
 
 def examine(found: ModelFile, samples: Samples, batch_size: int = 256) -> Finding:
@@ -107,7 +109,8 @@ def recalibrate(found: ModelFile, samples: Samples, images: int = 10_000, batch_
 
     `samples` are training pictures, shown as at test. Each layer's mean and (unbiased) variance are those of all its
     inputs over all pictures and positions, in float64, when the layers before it normalise batches of `batch_size` by
-    themselves: with one batch it is exactly what training mode computes. Raises InputError as `examine` does.
+    themselves: with one batch it is exactly what training mode computes. Auxiliary heads keep theirs. A temperature is
+    not taken along: it was fitted to other answers. Raises InputError as `examine` does.
     """
     network = _copied(found, min(images, len(samples))).eval()
     layers = batch_norms(network)
@@ -129,9 +132,10 @@ def recalibrate(found: ModelFile, samples: Samples, images: int = 10_000, batch_
     network.eval()
     note = {"samples": samples.name, "fingerprint": samples.fingerprint, "images": len(order),
             "batch_size": max(map(len, parts)), "from_sha256": found.sha256}
+    kept = {name: value for name, value in found.provenance.items() if name != TEMPERATURE}
     return dataclasses.replace(
         found, model=network, sha256=tensors_sha256(network, found.preprocess), results=[],
-        provenance=found.provenance | {"recalibrated_batch_statistics": note},
+        provenance=kept | {"recalibrated_batch_statistics": note},
     )
 
 

@@ -21,6 +21,7 @@ from layerwise.evaluation.metrics import BINS, LARGEST_K, LEAST, LEVEL, Floats, 
 from layerwise.randomness import uniform
 
 REPLICATES = 2000
+ROUNDING = 1e-12  # of the largest number: a smaller deviation is what subtracting and averaging left
 HIGHER_IS_BETTER = ("macro_f1", "weighted_f1")
 
 
@@ -158,7 +159,7 @@ def over_seeds(name: str, a: Sequence[float], b: Sequence[float], paired: bool) 
     value = second - first
     if error is None:
         return Difference(name, first, second, value, None, None, note="one run on each side: no deviation")
-    if error == 0:
+    if error <= ROUNDING * max(map(abs, (*a, *b))):
         return Difference(name, first, second, value, None, None, note="no deviation over the runs: nothing to test")
     from scipy.special import stdtr, stdtrit  # scipy's statistics take a second to import
 

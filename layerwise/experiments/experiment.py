@@ -197,6 +197,11 @@ class Experiment:
     small: Callable[[Recipe], Recipe] | None
     differs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # by scale, of what recipes cannot say
 
+    @property
+    def trains(self) -> bool:
+        """Whether any row is trained; where none is, a scale changes nothing."""
+        return any(row.recipes for row in self.rows.values())
+
     @staticmethod
     def of(name: str, module: ModuleType) -> Experiment:
         """The experiment that a file states. Columns are its own, else those of the paper's numbers, else the error."""

@@ -4,7 +4,7 @@
     <root>/<network>-<hash12>/metrics.json                numbers, curve, split, protocol, weights
     <root>/<network>-<hash12>/environment.json            versions, hardware, what the machine chose, notes
     <root>/<network>-<hash12>/<experiment>--<row>.json    what a row's own measurement gave
-    <root>/counted/<experiment>--<row>-<scale>-seed<N>.json   the same of a row without a recipe
+    <root>/counted/<experiment>--<row>-seed<N>.json   the same of a row without a recipe: no scale changes it
 
 The recipe as asked leaves `auto` to the machine, so that its hash is the same on each; what was chosen is in the
 environment. One directory is one seed, since the seed is a field of the recipe.
@@ -51,7 +51,7 @@ class Cell:
         name = f"{self.experiment.name.replace('/', '-')}--{self.slug}"
         if self.recipes:
             return Path(key(self.recipes[0])) / f"{name}.json"
-        return Path(COUNTED) / f"{name}-{self.scale}-seed{self.seed}.json"
+        return Path(COUNTED) / f"{name}-seed{self.seed}.json"
 
 
 def key(recipe: Recipe) -> str:

@@ -71,6 +71,7 @@ def multiply_adds(network: str, channels: int, side: int) -> int:
 
 
 def operations_text(amount: float) -> str:
-    """Operations with a prefix, as 2.0 PFLOP."""
-    size, unit = next(((size, unit) for size, unit in PREFIXES if amount >= size), PREFIXES[-1])
-    return f"{amount / size:.3g} {unit}"
+    """Operations with a prefix, as 2.02 PFLOP: three digits, and the prefix of the rounded number."""
+    rounded = float(f"{amount:.3g}")
+    size, unit = next(((size, unit) for size, unit in PREFIXES if rounded >= size), PREFIXES[-1])
+    return f"{rounded / size:.3g} {unit}"

@@ -1,9 +1,10 @@
 """The paper's recipe at another scale, and what differs from the paper then, in words.
 
 - smoke: two steps of 8 of the digits at the smallest input that the network takes. It shows that a row runs.
-- small: 640 steps of the paper's batch of Fashion-MNIST, a hundredth of the CIFAR protocol: the rate falls after 1/2
-  and 3/4, as at 32,000 and 48,000 of 64,000. Networks for small pictures see them as they are (28x28); others see them
-  enlarged to 56x56, or to the paper's size where they take no other.
+- small: a shortened training on Fashion-MNIST with the paper's batch. Where an experiment has no derivation of its own
+  it takes 640 steps, a hundredth of the CIFAR protocol: the rate falls after 1/2 and 3/4, as at 32,000 and 48,000 of
+  64,000. Networks for small pictures see them as they are (28x28); others see them enlarged to 56x56, or to the paper's
+  size where they take no other.
 - paper: the recipe as it stands.
 """
 

@@ -48,7 +48,7 @@ def faiss() -> ModuleType:
     except ImportError:
         raise MachineError("the package faiss-cpu is not installed",
                            "It searches for the nearest among many vectors.",
-                           "Install it with: pip install 'layerwise[neighbours]'") from None
+                           "In the checkout of Layerwise: pip install -c constraints.txt '.[neighbours]'") from None
     return found
 
 

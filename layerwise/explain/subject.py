@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from layerwise.data.loader import plain_batches
 from layerwise.data.source import Samples
-from layerwise.errors import InputError
+from layerwise.errors import InputError, amount
 from layerwise.explain.neighbours import Vectors, answered
 from layerwise.explain.pictures import Pixels
 from layerwise.modelfile import ModelFile
@@ -30,11 +30,15 @@ BUDGET = 400_000_000_000  # multiply-adds of one pass over the pictures: about 2
 
 @dataclass(frozen=True, eq=False)
 class Answered:
-    """Pictures with the network's answers: features (N, D) of its last hidden layer, probabilities (N, classes)."""
+    """Pictures with the network's answers: features (N, D) of its last hidden layer, probabilities (N, classes).
+
+    `unopened` is how many more there would be, had they been pictures that can be opened.
+    """
 
     samples: Samples
     features: Vectors
     probabilities: NDArray[np.float64]
+    unopened: int = 0
 
     @cached_property
     def predicted(self) -> NDArray[np.int64]:
@@ -93,7 +97,7 @@ class Subject:
         Labels are numbered as the network's classes. Raises InputError for classes that it does not know.
         """
         if name not in self.kept:
-            self.kept[name] = _renamed(self.opened(name), self.names)
+            self.kept[name] = renumbered(self.opened(name), self.names)
         found: Samples = self.kept[name]
         return drawn(found, min(most or self.most, self.most))
 
@@ -127,7 +131,7 @@ class Subject:
         read: list[int] = []
         features, logits = answered(self.file.model, self._noted(samples, read))
         return Answered(samples if len(read) == len(samples) else samples.subset(read, samples.name), features,
-                        torch.from_numpy(logits).double().softmax(1).numpy())
+                        torch.from_numpy(logits).double().softmax(1).numpy(), len(samples) - len(read))
 
     def _noted(self, samples: Samples, read: list[int]) -> Iterator[dict[str, Any]]:
         for batch in self.batches(samples):
@@ -151,9 +155,10 @@ class Subject:
         """A picture as the network sees it, before it is normalised: (size, size, C) uint8."""
         return self.file.preprocess.place(samples.read(index))
 
-    def bound(self, have: int, of: int, what: str) -> tuple[str, ...]:
-        """The sentence that says how many pictures were looked at, nothing where it was all."""
-        return () if have >= of else (f"{have:,} of {of:,} {what}, drawn at random, always the same ones",)
+    def bound(self, have: int, of: int, what: str, unopened: int = 0) -> tuple[str, ...]:
+        """The sentences that say how many pictures were looked at, and how many could not; none where it was all."""
+        told = [f"{have:,} of {of:,} {what}, drawn at random, always the same ones"] if have + unopened < of else []
+        return (*told, *([f"{amount(unopened, what)} could not be opened"] if unopened else []))
 
 
 def drawn(samples: Samples, most: int, seed: int = 0) -> Samples:
@@ -168,8 +173,15 @@ def percent(part: float, digits: int = 1) -> str:
     return "–" if math.isnan(part) else f"{100 * part:.{digits}f}\u202f%"
 
 
-def _renamed(samples: Samples, names: tuple[str, ...]) -> Samples:
-    """The samples with their classes numbered as the network's."""
+def require_same_classes(one: Subject, other: Subject) -> None:
+    """Raises InputError where two networks know different classes; their order does not matter."""
+    if set(other.names) != set(one.names):
+        raise InputError("the two networks know different classes", "Then their answers can't be compared.",
+                         "Name a network that was trained on the same classes.")
+
+
+def renumbered(samples: Samples, names: tuple[str, ...]) -> Samples:
+    """The samples with their classes numbered as in `names`. Raises InputError for classes that are not there."""
     if samples.class_names == names:
         return samples
     number = {name: place for place, name in enumerate(names)}
@@ -178,5 +190,4 @@ def _renamed(samples: Samples, names: tuple[str, ...]) -> Samples:
         raise InputError(f"{samples.name}: {len(strange)} classes that the network does not know",
                          mend="Name the data it was trained on.", details=strange)
     labels = np.array([number[name] for name in samples.class_names], np.int64)[samples.labels]
-    return Samples(samples.name, names, labels, samples.ids, samples.images, samples.paths, samples.rules,
-                   samples.digests)
+    return replace(samples, class_names=names, labels=labels)

@@ -144,24 +144,31 @@ class View:
 def write(file: Path, view: View, key: str) -> None:
     """Keeps a view with the `key` of what it was made of, whole or not at all."""
     record = {"format": FORMAT, "key": key, "view": view.to_json()}
-    replace_durably(file, (json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n").encode())
+    replace_durably(file, (json.dumps(record, allow_nan=False) + "\n").encode())
 
 
 def read(file: Path, key: str | None) -> View | None:
-    """The view that was kept under `key` (any key for None); None where there is none, another, or a damaged one."""
+    """The view that was kept under `key` (any key for None); None where there is none, another, or a damaged one.
+
+    Its name must be the file's: the page uses it where no text may be, in links and styles.
+    """
     try:
         if file.stat().st_size > MOST_BYTES:
             return None
         record = json.loads(file.read_text("utf-8"))
         if record["format"] != FORMAT or (key is not None and record["key"] != key):
             return None
-        return from_json(record["view"])
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        view = from_json(record["view"])
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None
+    return view if view.name == file.stem else None
 
 
 def from_json(record: Any) -> View:
-    """The view that `to_json` made. Raises ValueError, KeyError or TypeError where a field is not as it must be."""
+    """The view that `to_json` made.
+
+    Raises ValueError, KeyError, TypeError or OverflowError where a field is not as it must be.
+    """
     words = [_text(record[key]) for key in ("name", "title", "says", "not_said", "source")]
     parts = tuple(_part(part) for part in _list(record["parts"]))
     return View(words[0], words[1], words[2], words[3], words[4], parts, _texts(record["bounds"]))
@@ -188,7 +195,10 @@ def _part(record: Any) -> Part:
         return Gallery(caption, _tiles(record["tiles"]), _text(record["size"]))
     if kind == "strips":
         spans = tuple(int(span) for span in _list(record["spans"]))
-        return Strips(caption, _texts(record["headings"]), spans, tuple(_tiles(row) for row in _list(record["rows"])))
+        headings = _texts(record["headings"])
+        if len(headings) != len(spans):
+            raise ValueError("a heading without a span")
+        return Strips(caption, headings, spans, tuple(_tiles(row) for row in _list(record["rows"])))
     if kind == "scatter":
         return Scatter(caption, _texts(record["groups"]), tuple(
             Point(_number(one["x"]), _number(one["y"]), _uri(one["uri"]), _text(one["title"]), int(one["group"]))

@@ -89,7 +89,7 @@ def _from_safetensors(path: Path) -> dict[str, Tensor]:
         raise InputError(f"{path}: not a whole .safetensors file{missing} ({error})", mend=AGAIN) from None
     with path.open("rb") as file:
         header = json.loads(str(file.read(int.from_bytes(file.read(8), "little")), "utf-8"))
-    if "layerwise" in header.get("__metadata__", {}):
+    if "layerwise" in (header.get("__metadata__") or {}):  # null is as good as none
         raise InputError(f"{path}: a model file of Layerwise already", mend="Use it as it is: layerwise predict FILE.")
     return tensors
 

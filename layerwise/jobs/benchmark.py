@@ -195,7 +195,7 @@ def _synchronise(device: torch.device) -> None:
 
 def _batch_sizes(text: str) -> list[int]:
     parts = [part.strip() for part in text.split(",")]
-    wrong = [part for part in parts if not part.isdigit() or not 1 <= int(part) <= 65_536]
+    wrong = [part for part in parts if not part.isdecimal() or not 1 <= int(part) <= 65_536]
     if wrong:
         raise InputError(f"--batches {text}: {wrong[0]!r} is no batch size",
                          mend="Give numbers from 1 to 65536 with commas, as 1,8,32.")
@@ -207,14 +207,16 @@ def _network(network: str, size: int, device: torch.device) -> tuple[str, nn.Mod
         from layerwise import modelfile
 
         found = modelfile.read(network, device)
-        side = size or found.preprocess.size
-        return network, found.model, (found.preprocess.channels, side, side)
-    shape = models.published_input(known(network))
-    shape = (shape[0], size or shape[1], size or shape[2])
-    model = models.build(network)
+        model, side = found.model, size or found.preprocess.size
+        shape = (found.preprocess.channels, side, side)
+    else:
+        shape = models.published_input(known(network))
+        shape = (shape[0], size or shape[1], size or shape[2])
+        model = models.build(network).to(device)
     if size:
-        shapes.check_input(network, shape[0], size, int(model.architecture["arguments"]["num_classes"]), "--size")
-    return network, model.to(device), shape
+        made = model.architecture
+        shapes.check_input(made["name"], shape[0], size, int(made["arguments"]["num_classes"]), "--size")
+    return network, model, shape
 
 
 def _step(model: nn.Module, recipe: Recipe, shape: tuple[int, ...], training: bool) -> Callable[[], object]:

@@ -104,7 +104,7 @@ class Comparisons:
 
 
 def compare(a: Path, b: Path, seed: int = 0, replicates: int = REPLICATES) -> Comparison:
-    """Compares two evaluations (their directories, or runs with one evaluation on the test split) over their images.
+    """Compares two evaluations (their directories, or those that stand for their runs) over their images.
 
     `seed` and `replicates` are the bootstrap's. Raises InputError where they were not made on the same images with the
     same labels, or a side has several runs.

@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,12 @@ from layerwise.allocator import kept_buffers
 from layerwise.checkpoint import replace_durably
 from layerwise.console import progress_of
 from layerwise.data.images import ImageRules
-from layerwise.data.place import placed
+from layerwise.data.layout import Row
+from layerwise.data.opening import find_layout
+from layerwise.data.pieces import Slice
+from layerwise.data.place import place_of, placed
+from layerwise.data.scan import file_stamp
+from layerwise.data.shards import is_shards, read_shards
 from layerwise.data.source import Samples
 from layerwise.errors import InputError, Interrupted, LayerwiseError, nearest
 from layerwise.explain import view as views_kept
@@ -44,6 +50,7 @@ from layerwise.explain.views import (
 )
 from layerwise.jobs.assessment import own_split
 from layerwise.modelfile import ModelFile
+from layerwise.recipe import Recipe
 from layerwise.report.explain import Heading, Missing, explain_page, heading_of
 from layerwise.report.run import read_run
 from layerwise.serve.predictor import pictures_below
@@ -179,28 +186,38 @@ def _opened(run: Path, ask: Ask) -> tuple[Subject, Heading, Path]:
 def _splits(file: ModelFile, ask: Ask) -> Callable[[str], Samples]:
     """What opens the splits of the data that a network was trained on."""
     def opened(on: str) -> Samples:
-        if file.recipe is None:
+        recipe = _recipe(file)
+        if recipe is None:
             raise InputError(f"{file.path}: does not say which data it was trained on",
                              "This view needs training pictures, or pictures with labels.",
                              "Name pictures of yours with --images DIR, each in a folder that is called as its class.")
-        record = file.path.parent / rundir.RUN
-        recipe = placed(file.recipe, rundir.read_run(file.path.parent)) if record.is_file() else file.recipe
         return own_split(recipe, on, ask.data_dir, ask.offline)
 
     return opened
 
 
+def _recipe(file: ModelFile) -> Recipe | None:
+    """The recipe of a network, with its data where they are found from here."""
+    if file.recipe is None or not (file.path.parent / rundir.RUN).is_file():
+        return file.recipe
+    return placed(file.recipe, rundir.read_run(file.path.parent))
+
+
 def _asked(folder: Path, file: ModelFile) -> tuple[Samples, bool]:
     """A person's own pictures, and whether they are labelled: each in a folder that is called as a class."""
-    paths = [path for path in pictures_below([folder]) if path.is_file()]
-    if not paths:
+    if is_shards(str(folder)):
+        rows = [row for split in read_shards(str(folder)).rows.values() for row in split]
+    else:
+        root = folder if folder.is_dir() else folder.parent
+        rows = [Row(path, path.relative_to(root).as_posix(), path.parent.name)
+                for path in pictures_below([folder]) if path.is_file()]
+    if not rows:
         raise InputError(f"--images {folder}: no pictures there", mend="Name a folder with pictures, or one picture.")
     number = {name: place for place, name in enumerate(file.class_names)}
-    labels = [number.get(path.parent.name, -1) for path in paths]
+    labels = [number.get(row.class_name, -1) for row in rows]
     labelled = min(labels) >= 0
-    root = folder if folder.is_dir() else folder.parent
-    samples = Samples("pictures", file.class_names, np.array(labels if labelled else [0] * len(paths), np.int64),
-                      tuple(path.relative_to(root).as_posix() for path in paths), paths=tuple(paths),
+    samples = Samples("pictures", file.class_names, np.array(labels if labelled else [0] * len(rows), np.int64),
+                      tuple(row.id for row in rows), paths=tuple(row.path for row in rows),
                       rules=ImageRules(exif=file.preprocess.exif))
     return samples, labelled
 
@@ -209,12 +226,35 @@ def _key(subject: Subject, ask: Ask) -> str:
     """A digest of all that the views depend on: weights, data, own pictures, the second network."""
     run = rundir.read_run(subject.run) if subject.run is not None else {}
     parts = [VERSION, subject.file.sha256, subject.file.preprocess.sha256, run.get("data", {}).get("fingerprint")]
+    parts += [[name, _stamped(rows)] for name, rows in _rows(subject.file, ask).items()]
     if subject.asked is not None:
         assert subject.asked.paths is not None
-        stats = [Path(str(path)).stat() for path in subject.asked.paths]
-        parts.append([[name, one.st_size, one.st_mtime_ns] for name, one in zip(subject.asked.ids, stats, strict=True)])
+        named = zip(subject.asked.paths, subject.asked.ids, strict=True)
+        parts.append(_stamped(Row(path, name, "") for path, name in named))
     parts.append(subject.against.file.sha256 if subject.against is not None else None)
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _rows(file: ModelFile, ask: Ask) -> Mapping[str, Iterable[Row]]:
+    """The pictures of each split that a network was trained on, unless they are published ones, which never change."""
+    recipe = _recipe(file)
+    if recipe is not None and place_of(recipe.data):
+        with suppress(LayerwiseError):  # they are not there: a view that needs them says so
+            return find_layout(recipe.data, ask.data_dir).rows
+    return {}
+
+
+def _stamped(rows: Iterable[Row]) -> str:
+    """A digest of the pictures' names and classes, and of the sizes and times of change of the files they lie in."""
+    total, stamps = hashlib.sha256(), dict[str, list[int]]()
+    for row in rows:
+        file = row.path.file if isinstance(row.path, Slice) else str(row.path)
+        if file not in stamps:
+            stamps[file] = []
+            with suppress(OSError):  # an address, or gone by now
+                stamps[file] = file_stamp(file)
+        total.update(json.dumps([row.id, row.class_name, stamps[file]]).encode())
+    return total.hexdigest()
 
 
 def _without_pictures(value: Any) -> Any:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +34,7 @@ from layerwise.training import transfer
 from layerwise.training.optimiser import keep_frozen_statistics
 from layerwise.training.preparation import RunOptions, open_split
 from layerwise.training.resumption import differences
+from layerwise.training.schedule import Schedule
 from layerwise.training.state import NoLines, Training, assemble, read_input, restore
 
 SHEET, TABLE = "pictures.png", "step.json"
@@ -103,9 +104,6 @@ def replay(run: Path, step: int, out: Path | None = None, options: RunOptions = 
     preprocess, colour = read_input(run)
     with tempfile.TemporaryDirectory(prefix="layerwise-replay-") as folder:
         training = assemble(Path(folder), recipe, data, preprocess, colour)
-        if not 0 <= step < training.schedule.steps_at(training.schedule.total_samples):
-            raise InputError(f"--step {step}: {run} has {training.schedule.steps_at(training.schedule.total_samples)} "
-                             "steps, counted from 0", mend="Name one of them.")
         weights, exact = _give_weights(training, run, step)
     place = Place(epoch, number, workers=recipe.virtual_workers)
     batch = next(shared_batches(data.train, recipe, preprocess, place, colour))
@@ -126,25 +124,37 @@ def replay(run: Path, step: int, out: Path | None = None, options: RunOptions = 
 
 
 def place_of(run: Path, record: Mapping[str, Any], recipe: Recipe, count: int, step: int) -> tuple[Recipe, int, int]:
-    """The recipe that held at a step, its epoch and the number of its batch. `count` training pictures."""
+    """The recipe that held at a step, its epoch and the number of its batch. `count` training pictures.
+
+    Raises InputError where the run has no such step.
+    """
     branches = record["branches"]
     recipes = [Recipe.from_json(path.read_text("utf-8"), str(path)) for number in range(1, len(branches) + 1)
                for path in [run / f"recipe-before-branch-{number}.json"]] + [recipe]
+    steps = 0
+    for place in _places(recipes, [branch["samples"] for branch in branches], count):
+        if steps == step:
+            return place
+        steps += 1
+    raise InputError(f"--step {step}: {run} has {steps} steps, counted from 0", mend="Name one of them.")
+
+
+def _places(recipes: list[Recipe], branches: list[int], count: int) -> Iterator[tuple[Recipe, int, int]]:
+    """Recipe, epoch and batch of each step to the end; `branches` are the samples after which the next recipe held."""
     sizes = {one.batch_size: [len(part) for part in epoch_batches(np.arange(count), one.batch_size)] for one in recipes}
-    if not branches:
-        epoch, number = divmod(step, len(sizes[recipe.batch_size]))
-        return recipe, epoch, number
+    end = Schedule(recipes[-1], count, len(sizes[recipes[-1].batch_size])).total_samples
     epoch = number = samples = held = 0
-    for _ in range(step + 1):
-        while held < len(branches) and samples >= branches[held]["samples"]:
+    while True:
+        while held < len(branches) and samples >= branches[held]:
             held += 1
+        if held == len(branches) and samples >= end:
+            return
         parts = sizes[recipes[held].batch_size]
         if number >= len(parts):
             epoch, number = epoch + 1, 0
-        here = recipes[held], epoch, number
+        yield recipes[held], epoch, number
         samples += parts[number]
         number += 1
-    return here
 
 
 def _give_weights(training: Training, run: Path, step: int) -> tuple[str, bool]:

@@ -1,9 +1,9 @@
 """What stands on one side of a comparison: an evaluation, a run, several runs, a folder of seeds, or kept results.
 
-A side is one path or several joined by commas. A path is an evaluation's directory, a run with one evaluation (of its
-test split, where it has several), a folder with `seed0`, `seed1`, ... of these, or a directory with a kept result
-(`metrics.json`, as in `results/`). What is no path may be the row of an experiment, as resnet/table-6/resnet20: its
-kept results at the small scale, or at another that follows an @.
+A side is one path or several joined by commas. A path is an evaluation's directory, a run (of several evaluations that
+of its own test split under its recipe's protocol is meant), a folder with `seed0`, `seed1`, ... of these, or a
+directory with a kept result (`metrics.json`, as in `results/`). What is no path may be the row of an experiment, as
+resnet/table-6/resnet20: its kept results at the small scale, or at another that follows an @.
 """
 
 from __future__ import annotations
@@ -18,10 +18,12 @@ from typing import Any
 
 import numpy as np
 
+from layerwise.data.layout import ALL
 from layerwise.errors import InputError, nearest
 from layerwise.evaluation import result
 from layerwise.evaluation.difference import Answers
 from layerwise.evaluation.metrics import LARGEST_K
+from layerwise.evaluation.protocols import PROTOCOLS
 from layerwise.experiments import measured
 from layerwise.experiments.experiment import Experiment
 from layerwise.recipe import Recipe
@@ -30,6 +32,7 @@ from layerwise.spreadsheet import plain_cell
 NUMBERS = ("error", "macro_f1", "weighted_f1", "loss", "brier", "calibration_error")
 KEPT, RECIPE = "metrics.json", "recipe.json"
 KEPT_RESULTS = "results/measured"
+SPLITS = ("test", "val", "train", ALL)  # the first that was evaluated stands for a run
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,8 @@ class Side:
 def read_side(given: str | Path, prefer: Sequence[str] = ()) -> Side:
     """The side that `given` names. Raises InputError where there is nothing, or the same run twice.
 
-    Of a run with several evaluations the first of the protocols `prefer` that it has is meant.
+    Of a run with several evaluations the first of the protocols `prefer` that it has is meant, else its recipe's; a
+    note says which.
     """
     text = str(given)
     parts = [text] if Path(text).exists() or "," not in text else [part for part in text.split(",") if part]
@@ -90,6 +94,11 @@ def read_side(given: str | Path, prefer: Sequence[str] = ()) -> Side:
         raise InputError(f"{text}: seed {twice[0]} is there twice", "Each run of a side counts once.",
                          "Name runs of different seeds.", [seed.name for seed in seeds if seed.seed in twice])
     notes = []
+    taken = {Path(seed.name) for seed in seeds if seed.predictions is not None} - {Path(part) for part in parts}
+    chosen = sorted({place.name for place in taken if len(_evaluations(place.parents[1])) > 1})
+    if chosen:
+        notes.append(f"{text}: of several evaluations {' and '.join(chosen)} is meant; name another one's directory to "
+                     "compare that")
     alike = {dataclasses.replace(seed.recipe, seed=0) for seed in seeds if seed.recipe is not None}
     if len(alike) > 1:
         notes.append(f"the runs of {text} were not made by one recipe: their deviation is not of seeds alone")
@@ -132,19 +141,29 @@ def row_named(experiment: Experiment, row: str) -> str:
     return found
 
 
+def _evaluations(run: Path) -> list[Path]:
+    """The directories of the evaluations that may stand for a run: of one split of its own data, where it has any."""
+    found = sorted(entry.parent for entry in run.glob(f"evaluations/*/{result.RESULT}"))
+    # `evaluate --data` puts the name of the other data before these.
+    own = ([entry for entry in found if entry.name in {f"{split}-{protocol}" for protocol in PROTOCOLS}]
+           for split in SPLITS)
+    return next(filter(None, own), found)
+
+
 def _places(path: Path, prefer: Sequence[str]) -> list[Path]:
     """The directories of evaluations and kept results that `path` stands for."""
     if (path / result.RESULT).is_file() or (path / KEPT).is_file():
         return [path]
-    found = sorted(entry.parent for entry in path.glob(f"evaluations/*/{result.RESULT}"))
-    tests = [entry for entry in found if entry.name.startswith("test-")] or found
-    wanted = [entry for protocol in prefer for entry in tests if entry.name.endswith(f"-{protocol}")]
-    if len(tests) == 1 or wanted:
-        return (wanted or tests)[:1]
-    if tests:
-        raise InputError(f"{path}: has {len(tests)} evaluations", "Each is another number.",
-                         f"Name one of them, as {tests[0]}.", [str(entry) for entry in tests])
-    seeds = [entry for entry in path.glob("seed*") if entry.is_dir() and entry.name.removeprefix("seed").isdigit()]
+    found, recipe = _evaluations(path), _recipe(path)
+    protocols = [*prefer, *([] if recipe is None else [recipe.protocol])]
+    wanted = [entry for protocol in protocols for entry in found if entry.name.partition("-")[2] == protocol]
+    if len(found) == 1 or wanted:
+        return (wanted or found)[:1]
+    if found:
+        raise InputError(f"{path}: has {len(found)} evaluations", "Each is another number.",
+                         f"Name one of them, as {found[0]}.", [str(entry) for entry in found])
+    seeds = [entry for entry in path.glob("seed*")
+             if entry.is_dir() and entry.name.removeprefix("seed").isdecimal()]
     if seeds:
         return [place for entry in sorted(seeds, key=lambda entry: int(entry.name.removeprefix("seed")))
                 for place in _places(entry, prefer)]

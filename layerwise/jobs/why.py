@@ -192,9 +192,7 @@ def _known(given: str | Path, protocol: str = "") -> _Known:
         names = [f"{name}/{slug}" for name in EXPERIMENTS for slug in find(name).rows]
         raise InputError(f"{text}: neither a run nor the row of an experiment{nearest(text, names)}",
                          mend="Name a run's directory, or a row as resnet/table-6/resnet20.")
-    own = Path(given) / rundir.RECIPE
-    prefer = [protocol, Recipe.from_json(own.read_text("utf-8"), str(own)).protocol] if own.is_file() else [protocol]
-    side = read_side(given, [name for name in prefer if name])
+    side = read_side(given, [protocol] if protocol else [])
     first = side.seeds[0]
     if first.recipe is None:
         raise InputError(f"{first.name}: its recipe is not known", "The causes are differences of recipes.",

@@ -1,4 +1,6 @@
-"""`--exact`: the recipe whose weights are the same to the last bit on any number of processes, after any fault.
+"""`--exact`: the recipe whose weights are the same to the last bit on several numbers of processes, after any fault.
+
+The numbers are those that divide the virtual workers into powers of two: 1, 2, 4 or 8 of 8 (1, 2 or 4 of 4).
 
 Its price is measured by benchmarks/exact.py, which keeps what it found in results/benchmarks/exact.json.
 """

@@ -23,6 +23,7 @@ from layerwise.errors import InputError, amount
 from layerwise.recipe import Recipe
 from layerwise.recipes.presets import PRESETS
 from layerwise.recipes.values import show
+from layerwise.report.benchmark_section import section
 from layerwise.report.papers_learn import PAGE as LEARNERS_PAGE
 from layerwise.report.papers_learn import papers_page
 from layerwise.report.papers_page import FIGURES, draw_all, sections
@@ -40,16 +41,16 @@ STATED = ("network", "data", "seed", "device", "precision", "memory_format", "co
 def keep(run: Path, row: str, root: Path = ROOT) -> Path:
     """Copies what a finished and tested run measured into `results/<row>/seed<N>`; returns that directory.
 
-    Raises InputError for a run that is not finished, was branched, or has no evaluation of the test split.
+    Raises InputError for a run that is not finished, was branched, or has no evaluation of its own test split.
     """
     recipe, record = rundir.read_recipe(run), rundir.read_run(run)
-    found = sorted(run.glob("evaluations/test-*/result.json"))
-    if record["state"] != "finished" or not found or record["branches"]:
+    found = run / "evaluations" / f"test-{recipe.protocol}" / "result.json"
+    if record["state"] != "finished" or not found.is_file() or record["branches"]:
         raise InputError(f"{run}: not a finished, unbranched run with an evaluation of its test split",
                          mend=f"layerwise resume {run}")
     into = root / "results" / row / f"seed{recipe.seed}"
     into.mkdir(parents=True, exist_ok=True)
-    result = json.loads(found[0].read_text("utf-8"))
+    result = json.loads(found.read_text("utf-8"))
     (into / "recipe.json").write_text(recipe.to_json(), "utf-8")
     curve = [line for line in rundir.read_lines(run / rundir.METRICS) if line["kind"] == "val"]
     kept = ("split", "samples", "unreadable", "protocol", "metrics", "data", "models")
@@ -88,7 +89,7 @@ def page(root: Path = ROOT) -> str:
         if any(directory.glob("seed*/metrics.json")):
             lines += _row(directory, str(directory.relative_to(root / "results")))
     for file in sorted((root / "results" / "benchmarks").glob("*.json")):
-        lines += [f"## benchmarks/{file.stem}.py", "", *_benchmark(json.loads(file.read_text("utf-8"))), ""]
+        lines += [f"## benchmarks/{file.stem}.py", "", *section(file.stem, json.loads(file.read_text("utf-8"))), ""]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -125,12 +126,6 @@ def _row(directory: Path, name: str) -> list[str]:
                      f"{100 * high:.2f} | {last} | {one['seconds'] / 60:.1f} | `{one['models'][0]['sha256'][:12]}` |")
     remarks = sorted({note for environment in environments for note in environment["notes"]})
     return [*lines, "", *(f"- {inline(note)}" for note in remarks), *([""] if remarks else [])]
-
-
-def _benchmark(found: dict[str, Any]) -> list[str]:
-    return ["| figure | value |", "|---|---|",
-            *(f"| {inline(key.replace('_', ' '))} | {inline(str(value))} |" for key, value in found.items()
-              if isinstance(value, str | int | float))]
 
 
 def main(arguments: list[str]) -> int:

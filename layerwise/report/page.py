@@ -165,6 +165,9 @@ def _cautions(files: RunFiles, found: Evaluation) -> list[str]:
     """What keeps the number at the top of the page from being this run's test error."""
     outcome = found.result
     cautions = [f"This evaluation is {OUTDATED}."] if files.outdated(outcome.models) else []
+    if not found.own:
+        cautions.append(f"The run was not tested on its own data: this is the evaluation {found.name}, of "
+                        f"{text.plain(outcome.data.get('name'))}.")
     if outcome.split != "test":
         cautions.append("There is no evaluation on the test split: this is not a test error.")
         if outcome.split == "val" and files.recipe.get("select") == "best":

@@ -155,13 +155,13 @@ def comparable(cell: Cell) -> bool:
 
 def judged(experiment: Experiment, results: Results) -> tuple[Judged, ...]:
     """The claims with their verdicts over all rows; of one that fails in small trainings, why, or that none knows."""
-    found, trained = [], any(row.recipes for row in experiment.rows.values())
+    found = []
     for slug, claim in experiment.claims.items():
         if results.scale == "smoke":
             found.append(Judged(slug, claim.text, "not measured", NOT_JUDGED))
             continue
         verdict = claim.judge(results)
-        asked = trained and (verdict.word, results.scale) == ("fails", "small")
+        asked = experiment.trains and (verdict.word, results.scale) == ("fails", "small")
         told = f". Cause: {claim.cause or NO_CAUSE}" if asked else ""
         found.append(Judged(slug, claim.text, verdict.word, verdict.because + told))
     return tuple(found)

@@ -109,8 +109,7 @@ def _status(experiment: Experiment, root: Path) -> list[str]:
         if have:
             words = Counter(claim.word for claim in judged(experiment, results))
             claims = ", ".join(f"{count} {word}" for word, count in words.items())
-            where = "" if not any(experiment.rows[slug].recipes for slug in can) else \
-                f" at {NAMED[scale]} scale"
+            where = f" at {NAMED[scale]} scale" if experiment.trains else ""
             few = unfinished(experiment, scale, {slug: len(seeds) for slug, seeds in results.rows.items()})
             lines.append(f"status: {len(have)} of {len(can)} rows measured{where}{few}"
                          + (f"; claims: {claims}" if claims else ""))

@@ -38,10 +38,10 @@ def variants(root: Path) -> Iterator[Variant]:
                         for path in root.glob("*/recipe.json")})
     for name in EXPERIMENTS:
         experiment = find(name)
-        for scale, data in (("small", ""), ("paper", ""), *(("paper", data) for data in stand_ins)):
-            own = {recipe.data for row in experiment.rows.values() for recipe in row.recipes}
-            counted_alone = bool(data) and not own  # nothing is trained, so nothing stands in
-            if data not in own and not counted_alone and measured.results(experiment, scale, root, data).rows:
+        own = {recipe.data for row in experiment.rows.values() for recipe in row.recipes}
+        scales = (("small", ""), ("paper", ""), *(("paper", data) for data in stand_ins if data not in own))
+        for scale, data in scales if experiment.trains else (("paper", ""),):
+            if measured.results(experiment, scale, root, data).rows:
                 yield name, scale, data
 
 
@@ -80,7 +80,8 @@ def _progress(experiment: Experiment, found: Table) -> tuple[str, str]:
     words = Counter(claim.word for claim in found.claims)
     claims = ", ".join(f"{count} {word}" for word, count in words.items())
     few = unfinished(experiment, found.scale, {entry.slug: len(entry.evidence) for entry in found.entries})
-    return f"{have} of {len(can)} ({found.scale}){few}", f"{claims} ({found.scale})" if claims else ""
+    scale = f" ({found.scale})" if experiment.trains else ""
+    return f"{have} of {len(can)}{scale}{few}", f"{claims}{scale}" if claims else ""
 
 
 def _cost(experiment: Experiment, scale: str) -> str:
@@ -91,19 +92,19 @@ def _cost(experiment: Experiment, scale: str) -> str:
 
 def _section(variant: Variant, found: Table, inline: Callable[[str], str]) -> list[str]:
     name, scale, data = variant
-    stand_in = f" --data {data}" if data else ""
+    scaled = f" --scale {scale}" + (f" --data {data}" if data else "") if find(name).trains else ""
     lines = [f"## {inline(found.title)}", "", f"**{inline(found.label)}**", "", "```sh",
-             f"layerwise reproduce {name} --scale {scale}{stand_in}", "```", ""]
-    lines += ["| " + " | ".join(_cell(head) for head in found.headers) + " |", "|---" * len(found.headers) + "|"]
-    lines += ["| " + " | ".join(_cell(text) for text in line) + " |" for line in found.lines()]
-    lines += ["", *(f"- {_cell(text)}" for text in found.notes()), ""]
+             f"layerwise reproduce {name}{scaled}", "```", ""]
+    lines += ["| " + " | ".join(cell_text(head) for head in found.headers) + " |", "|---" * len(found.headers) + "|"]
+    lines += ["| " + " | ".join(cell_text(text) for text in line) + " |" for line in found.lines()]
+    lines += ["", *(f"- {cell_text(text)}" for text in found.notes()), ""]
     for claim in found.claims:
-        lines.append(f"- **{claim.word}**: {inline(claim.text)} {_cell(claim.because)}")
+        lines.append(f"- **{claim.word}**: {inline(claim.text)} {cell_text(claim.because)}")
     if find(name).draw is not None:
-        lines += ["", f"![{_cell(found.title)}; {_cell(found.label)}]({FIGURES}/{stem(found)}.svg)"]
+        lines += ["", f"![{cell_text(found.title)}; {cell_text(found.label)}]({FIGURES}/{stem(found)}.svg)"]
     return [*lines, ""]
 
 
-def _cell(text: str) -> str:
+def cell_text(text: str) -> str:
     """`text` in a cell of a Markdown table, on one line, without markup of its own."""
     return re.sub(r"[\\`*_|<>]", r"\\\g<0>", " ".join(text.split()))

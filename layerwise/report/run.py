@@ -42,6 +42,11 @@ class Evaluation:
         return self.folder.name
 
     @property
+    def own(self) -> bool:
+        """Whether it is of the run's own data; `evaluate --data` puts the name of other data before the folder's."""
+        return self.name == f"{self.result.split}-{self.result.protocol.name}"
+
+    @property
     def interval(self) -> tuple[float | None, float | None]:
         """The ends of the error's 95 % interval, (None, None) where the result has none."""
         ends = [number(end) for end in listing(self.result.metrics, "error_interval")]
@@ -58,7 +63,7 @@ class RunFiles:
     info: Record  # run.json
     metrics: tuple[Record, ...]  # metrics.jsonl, one line for each (kind, step), in the order of steps
     speed: tuple[Record, ...]
-    evaluations: tuple[Evaluation, ...]  # test before val before train; the recipe's own protocol first
+    evaluations: tuple[Evaluation, ...]  # own data before other; test before val before train; the recipe's protocol
     missing: tuple[str, ...]
     calibration: Record  # calibration/result.json
     class_counts: dict[str, dict[str, int]]  # split: class: pictures, from data/<split>.csv
@@ -108,10 +113,11 @@ def read_run(run: Path) -> RunFiles:
     recipe = _object(path / "recipe.json", "the recipe is not shown", missing)
     info = _object(path / "run.json", "data, hardware and state of the run are not shown", missing)
     lines = _lines(path / "metrics.jsonl", "the curves are not shown", missing)
-    keyed = {(line.get("kind"), number(line.get("step"))): line for line in lines}
+    keyed = {(str(line.get("kind")), number(line.get("step"))): line for line in lines}
     metrics = sorted((line for (_, step), line in keyed.items() if step is not None), key=lambda line: line["step"])
     evaluations = sorted(_evaluations(path / "evaluations", missing), key=lambda found: (
-        SPLIT_ORDER.get(found.result.split, 3), found.result.protocol.name != recipe.get("protocol"), found.name))
+        not found.own, SPLIT_ORDER.get(found.result.split, 3),
+        found.result.protocol.name != recipe.get("protocol"), found.name))
     if not evaluations:
         missing.append(f"No evaluation: this run has not been tested. `layerwise evaluate {path.name}` does it.")
     if not (path / "model.safetensors").is_file():
@@ -171,6 +177,7 @@ def summary(run: Path) -> Record:
         "last_validation_error": float(validation[-1, 1]) if len(validation) else None,
         "best_validation_error": None if best is None else {"step": int(best[0]), "error": float(best[1])},
         "evaluations": [{"folder": f"evaluations/{found.name}", "split": found.result.split,
+                         "data": found.result.data.get("name"), "own": found.own,
                          "protocol": found.result.protocol.to_json(), "samples": found.result.samples,
                          "unreadable": found.result.unreadable, "models": len(found.result.models),
                          "metrics": found.result.metrics} for found in files.evaluations],

@@ -21,7 +21,7 @@ def write_events(run: Path) -> Path:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
         raise MachineError("the package tensorboard is not installed", "Event files are written with it.",
-                           "pip install 'layerwise[tensorboard]'") from None
+                           "In the checkout of Layerwise: pip install -c constraints.txt '.[tensorboard]'") from None
     events = run / "tensorboard"
     shutil.rmtree(events, ignore_errors=True)  # only ever what this function wrote: it has no other source
     with SummaryWriter(str(events)) as writer:

@@ -5,7 +5,8 @@
 The paper says that batch normalisation gives forward signals variances that are not 0 and that it "verified" healthy
 norms of the gradients, so that degradation is not vanishing. It shows no numbers. Here, for one batch of 128 training
 pictures in training mode, before and after training: the variance of each layer's responses behind its batch
-normalisation, and the L2 norm of the loss's gradient by its weights.
+normalisation, and the L2 norm of the loss's gradient by its weights. The weights before training are another draw of
+the same initialisation, not the run's own first ones.
 
 Left open in the paper: at what time, and what is healthy. Here "does not vanish" means that no variance is below a
 hundredth of 1, and that the gradient's norm in the first layer is at least a hundredth of that in the last convolution;
@@ -34,10 +35,11 @@ PICTURES = {"smoke": 8, "small": 128, "paper": 128}
 LEAST, MOST = 0.01, 100.0
 COLUMNS = ("smallest_variance_start", "first_over_last_start", "smallest_variance_end", "first_over_last_end")
 CONTROL = "plain56_control"
+ANOTHER_DRAW = "the weights before training are another draw of the same initialisation, not the run's own first ones"
 
 
 def measure(subject: Subject) -> Numbers:
-    """The health of the network as it started and as it ended."""
+    """The health of the network with another draw of its first weights, and as it ended."""
     trained = network(subject)
     batch = at_once(subject, drawn(subject.samples("train"), PICTURES[subject.scale], subject.seed))
     return _numbers(fresh(trained, subject.seed), batch, "start") | _numbers(trained, batch, "end")
@@ -72,7 +74,7 @@ def _numbers(model: Network, batch: tuple[Tensor, Tensor], when: str) -> dict[st
 
 
 def _row(trained: Row) -> Row:
-    return replace(trained, measure=measure)
+    return replace(trained, measure=measure, differs=(*trained.differs, ANOTHER_DRAW))
 
 
 NETWORKS = ("plain20", "plain56", "resnet20", "resnet56", "resnet110")
@@ -170,7 +172,7 @@ def draw(results: Results, figure: Figure) -> None:
                 low, high = axes.get_ylim()
                 axes.set_ylim(min(low, LEAST), max(high, MOST))
             axes.set_ylabel(label)
-            axes.set_title("before training" if when == "start" else "after training", fontsize=9)
+            axes.set_title("before training, another draw" if when == "start" else "after training", fontsize=9)
     for axes in grid[1]:
         axes.set_xlabel("layer index")
     grid[0][0].legend(loc="best", fontsize=7, ncols=2)

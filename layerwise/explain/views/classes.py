@@ -57,9 +57,10 @@ def view(subject: Subject) -> View:
         "That a suspected label is wrong: the network may be. Nor that an unsuspected training label is right: the "
         "features that it is judged by were trained on it, so that some errors are known by heart.",
         "Label errors: Northcutt, Jiang, Chuang 2021 (confident learning); duplicates: as layerwise check finds them",
-        tuple(parts), subject.bound(len(found.samples), subject.size("") if subject.asked is None else 0, "pictures")
+        tuple(parts), subject.bound(len(found.samples), subject.size("") if subject.asked is None else 0, "pictures",
+                                    found.unopened)
         + tuple(bound for _, one in judged if one.samples.name == TRAINING
-                for bound in subject.bound(len(one.samples), subject.size(TRAINING), "training pictures judged"))
+                for bound in subject.bound(len(one.samples), subject.size(TRAINING), "training pictures", one.unopened))
         + (f"near duplicates among at most {MOST_COMPARED:,} pictures, drawn at random",)
         + ((f"the {SHOWN_CLASSES} worst of {len(reports)} classes with pictures",) if len(reports) > SHOWN_CLASSES
            else ()))  # fmt: skip
@@ -102,7 +103,7 @@ def _refitted(subject: Subject) -> Answered:
     chosen = np.sort(permutation(0, 0, len(trained.samples), "label errors")[:most])
     places, probabilities = out_of_fold(trained.features[chosen], trained.samples.labels[chosen], classes)
     rows = chosen[places]
-    return Answered(trained.samples.subset(rows, TRAINING), trained.features[rows], probabilities)
+    return Answered(trained.samples.subset(rows, TRAINING), trained.features[rows], probabilities, trained.unopened)
 
 
 def _suspect(subject: Subject, found: Answered, one: Suspect) -> Tile:

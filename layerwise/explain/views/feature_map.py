@@ -38,4 +38,5 @@ def view(subject: Subject) -> View:
                     f"{'class' if known else 'answer'}. Wheel or two fingers zoom, a drag moves, a double click shows "
                     "all.", names, tuple(points)),
             *(() if known else (Words("The labels of these pictures are not known."),))),
-        subject.bound(len(rows), len(subject.asked) if subject.asked is not None else subject.size(""), "pictures"))
+        subject.bound(len(rows), len(subject.asked) if subject.asked is not None else subject.size(""), "pictures",
+                      found.unopened))

@@ -7,7 +7,7 @@ import numpy as np
 from layerwise.errors import InputError
 from layerwise.explain.gained_lost import gained_lost
 from layerwise.explain.pictures import uri
-from layerwise.explain.subject import Subject, percent
+from layerwise.explain.subject import Subject, percent, require_same_classes
 from layerwise.explain.view import Gallery, Part, Table, Tile, View, Words
 
 SHOWN = 24
@@ -19,9 +19,7 @@ def view(subject: Subject) -> View:
         raise InputError("gained and lost pictures are of two networks", "Only one was named.",
                          "Name the other one with --against RUN.")
     other = subject.against
-    if set(other.names) != set(subject.names):
-        raise InputError("the two networks know different classes", "Then their answers can't be compared.",
-                         "Name a network that was trained on the same classes.")
+    require_same_classes(subject, other)
     here = subject.tested
     there = other.answers(here.samples)
     order = [other.names.index(name) for name in subject.names]
@@ -56,4 +54,5 @@ def view(subject: Subject) -> View:
         "may fail on different pictures.",
         "Whether the recipe is better: it is these two sets of weights. layerwise compare tests over seeds.",
         "McNemar 1947", tuple(parts),
-        subject.bound(len(labels), subject.size("") if subject.asked is None else 0, "pictures"))  # fmt: skip
+        subject.bound(len(labels), subject.size("") if subject.asked is None else 0, "pictures",
+                      here.unopened))  # fmt: skip

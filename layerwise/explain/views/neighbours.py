@@ -58,7 +58,8 @@ def view(subject: Subject) -> View:
         "Why they are alike: the distance has no parts. A neighbour of another class is a reason to look at its label.",
         "Krizhevsky, Sutskever, Hinton 2012, section 6.1 and figure 4, right; the search is FAISS's (Johnson, Douze, "
         "Jégou 2017)", (*parts, drawing),
-        subject.bound(len(database.samples), subject.size("train"), "training pictures searched"))  # fmt: skip
+        subject.bound(len(database.samples), subject.size("train"), "training pictures",
+                      database.unopened))  # fmt: skip
 
 
 def save_index(folder: Path, features: Vectors, samples: Samples) -> None:
@@ -66,7 +67,7 @@ def save_index(folder: Path, features: Vectors, samples: Samples) -> None:
     written: bytes = faiss().serialize_index(vector_index(features)).tobytes()
     replace_durably(folder / INDEX, written)
     entries = {"ids": list(samples.ids), "classes": [samples.class_names[label] for label in samples.labels]}
-    replace_durably(folder / ENTRIES, (json.dumps(entries, ensure_ascii=False) + "\n").encode())
+    replace_durably(folder / ENTRIES, (json.dumps(entries) + "\n").encode())
 
 
 def _neighbour(subject: Subject, samples: Samples, entry: int, label: int) -> Tile:

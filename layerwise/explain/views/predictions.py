@@ -44,7 +44,8 @@ def view(subject: Subject) -> View:
         "Whether a probability can be trusted: networks are often too sure; layerwise calibrate measures that.",
         "Krizhevsky, Sutskever, Hinton 2012, figure 4, left", tuple(part for part in parts if not _empty(part)),
         subject.bound(len(found.samples), len(subject.asked) if own and subject.asked else subject.size(""),
-                      "pictures") + (subject.bound(most, len(found.samples), "pictures in the panels") if own else ()))
+                      "pictures", found.unopened)
+        + (subject.bound(most, len(found.samples), "pictures in the panels") if own else ()))
 
 
 def panel(subject: Subject, found: Answered, place: int, known: bool = True) -> Tile:
