@@ -1,12 +1,13 @@
 """What the exact mode costs: a step with virtual workers against the same recipe's step without, and their ratio.
 
-    python benchmarks/exact.py [--networks lenet5 resnet20 resnet18] [--rounds 5] [--save]
+    python benchmarks/exact.py [--networks lenet5 resnet20 resnet18] [--rounds 5] [--save FILE]
 
 Both sides are the training command's loop, over noise in memory, on one process and in one thread, as an exact run
 computes. They alternate, each first in every other round, after an untimed one; counted is the processor's time, which
 other work on the machine changes little. What one thread costs where several cores would serve one process is no part
-of it: an exact run uses them with --processes. --save keeps the ratios in results/benchmarks/exact.json, from which the
-banner of an exact run takes them on the same machine. There is no limit to miss: the price is to be known.
+of it: an exact run uses them with --processes; nor is the checkpoint at the end, for in a run there is one a minute.
+The banner of an exact run reads results/benchmarks/exact.json: saved there, the ratios are told on the machine on which
+they were measured. There is no limit to miss: the price is to be known.
 """
 
 from __future__ import annotations
@@ -21,17 +22,18 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
+import layerwise.train as command
 from layerwise import hardware
 from layerwise.data.preprocess import fit_preprocess
 from layerwise.data.source import DataSet, Samples
 from layerwise.recipe import Recipe, changed, check
-from layerwise.recipes.exact import MEASURED, made_exact
+from layerwise.recipes.exact import made_exact
 from layerwise.recipes.presets import preset
 from layerwise.signals import Signals
-from layerwise.train import loop
 from layerwise.training.preparation import RunOptions
 from layerwise.training.state import assemble
 
@@ -57,8 +59,8 @@ def step_seconds(recipe: Recipe, data: DataSet) -> float:
     with tempfile.TemporaryDirectory() as place:
         training = assemble(Path(place), recipe, data, preprocess, None)
         started = time.process_time()
-        with Signals() as signals:
-            loop(training, signals, RunOptions(quiet=True))
+        with Signals() as signals, mock.patch.object(command, "save"):
+            command.loop(training, signals, RunOptions(quiet=True))
         if signals.received is not None:
             raise KeyboardInterrupt
         return (time.process_time() - started) / training.position.step
@@ -93,7 +95,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--networks", nargs="+", choices=list(SIZES), default=list(SIZES))
     parser.add_argument("--rounds", type=int, default=5, help="timed rounds of each side (default 5)")
-    parser.add_argument("--save", action="store_true", help="keep the ratios for the banner of exact runs")
+    parser.add_argument("--save", type=Path, default=None, metavar="FILE",
+                        help="write the result as JSON; the banner reads results/benchmarks/exact.json")
     options = parser.parse_args(arguments)
     if options.rounds < 1:
         parser.error("--rounds must be at least 1")
@@ -106,11 +109,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
               f"{row['exact_seconds']:.3f} s a step against {row['plain_seconds']:.3f} s; ratio {row['ratio']:.3f} "
               f"({row['ratio_least']:.3f} to {row['ratio_most']:.3f})", flush=True)
         print(f"summary: exact {network} | {row['ratio']:.2f} | none | ok")
-    if options.save:
+    if options.save is not None:
         found = {"benchmark": "exact", "machine": machine, "rounds": options.rounds,
                  "ratios": ", ".join(f"{row['network']} {row['ratio']:.2f}" for row in rows), "rows": rows,
                  "versions": hardware.versions()}
-        MEASURED.write_text(json.dumps(found, indent=2) + "\n", "utf-8")
+        options.save.write_text(json.dumps(found, indent=2) + "\n", "utf-8")
     return 0
 
 

@@ -1,6 +1,6 @@
 """What the whole page of `layerwise explain` takes: ResNet-20 on Fashion-MNIST, against 3 minutes and 2 GiB.
 
-    python benchmarks/explain.py [--run RUN] [--threads 2]
+    python benchmarks/explain.py [--run RUN] [--threads 2] [--save FILE]
 
 Without --run a ResNet-20 is trained for 30 iterations first, which is not counted: what a view costs does not depend on
 the weights. The command runs in a fresh process on a copy of the run without kept views; the kernel's account of it
@@ -11,6 +11,7 @@ the files' times. Exit status 4 where the page takes longer by the clock, or mor
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import resource
 import shutil
@@ -21,6 +22,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from layerwise import hardware
 from layerwise.errors import LayerwiseError
 
 SECONDS, GIB = 180.0, 2.0
@@ -40,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--run", type=Path, help="a finished run of resnet20 on fashion-mnist")
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--save", type=Path, default=None, metavar="FILE", help="write the result as JSON")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="layerwise-explain-") as place:
         run = Path(place) / "run"
@@ -60,9 +63,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     memory = after.ru_maxrss / 2**20  # the largest of all children: the training's, if that is more
     rows = (("seconds", seconds, SECONDS), ("GiB", memory, GIB), ("MB of the page", size, PAGE_MB))
     print(f"processors' seconds: {processor:.1f} with {options.threads} threads")
+    found: dict[str, object] = {"benchmark": "explain", "cpu": hardware.cpu_name(), "threads": options.threads,
+                                "seconds of the processors": round(processor, 1)}
     for what, value, limit in rows:
+        found[what] = f"{value:.2f}, limit {limit:g}"
         print(f"summary: page of resnet20 on fashion-mnist, {what} | {value:.2f} | {limit:g} | "
               f"{'ok' if value <= limit else 'not'}")
+    if options.save is not None:
+        options.save.write_text(json.dumps(found | {"versions": hardware.versions()}, indent=2) + "\n", "utf-8")
     return 0 if all(value <= limit for _, value, limit in rows) else 4
 
 

@@ -34,7 +34,7 @@ from typing import Any
 import torch
 from peaks import step_costs
 from seconds import our_run
-from training import Case, command_side
+from training import IMAGENET, MOST_STEPS, Case, command_side
 
 from layerwise import hardware
 from layerwise.recipe import changed
@@ -97,7 +97,7 @@ def one_side(options: argparse.Namespace, defaults: tuple[int, int, int, int]) -
     """What a process of `fresh` measures."""
     if options.side == "peak":
         return peak(torch.device(options.device), options.precision, *defaults[:2])
-    case = Case(3, SIDE, options.batch, 0, 0, 0)
+    case = Case(3, SIDE, options.batch, 0, 0, 0, IMAGENET)
     settings = (f"device={options.device}", f"precision={options.precision}")
     return command_side(NETWORK, case, options, settings)["clock"]
 
@@ -163,8 +163,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--save", type=Path, default=None, metavar="FILE")
     parser.add_argument("--side", choices=("command", "peak"), default=None, help="for the benchmark itself")
     options = parser.parse_args(arguments)
-    if options.rounds < 1 or options.batch < 0 or options.steps < 0 or options.peak < 0:
-        parser.error("--rounds must be at least 1; --batch, --steps and --peak must not be negative")
+    if options.rounds < 1 or min(options.batch, options.peak) < 0 or not 0 <= options.steps <= MOST_STEPS:
+        parser.error("--rounds must be at least 1, --batch and --peak not negative, "
+                     f"--steps from 0 to {MOST_STEPS}")
     if options.timm is not None and not options.timm.is_file():
         parser.error(f"--timm {options.timm}: there is no such file; it is benchmark.py of timm's repository")
     recipe = hardware.resolve(changed(preset("fast"), [f"device={options.device}", f"network={NETWORK}"]))

@@ -149,7 +149,7 @@ def merged(old: dict[str, Any] | None, cases: list[dict[str, Any]], threads: int
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measures and prints; returns the exit status."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--networks", nargs="+", default=list(NETWORKS), help="names (default: the issue's two)")
+    parser.add_argument("--networks", nargs="+", default=list(NETWORKS), help=f"names (default {' '.join(NETWORKS)})")
     parser.add_argument("--batch", type=int, default=BATCH, help=f"pictures (default {BATCH})")
     parser.add_argument("--recompute", nargs="+", choices=RECOMPUTE, default=list(RECOMPUTE))
     parser.add_argument("--threads", type=int, default=2)

@@ -35,7 +35,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import load_file
+from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, relu
 
@@ -118,12 +120,14 @@ def plain_training(place: Path, images: int, threads: int) -> dict[str, Any]:
     names = [name for name, _ in model.named_parameters()]
     done, spent = 0, 0.0
     place.mkdir(parents=True, exist_ok=True)
-    record, tensors = place / "plain.json", place / "plain.safetensors"
-    if record.exists():
-        kept = json.loads(record.read_text("utf-8"))
-        if kept["length"] != total:
-            raise SystemExit(f"{place}: holds a training of {kept['length']} steps, not {total}; name another place")
-        done, spent, state = kept["steps"], kept["processor_seconds"], load_file(tensors)
+    file = place / "plain.safetensors"  # weights and step in one file, so that none is newer than the other
+    if file.exists():
+        with safe_open(file, "pt") as opened:
+            kept = opened.metadata() or {}
+        if kept.get("length") != str(total):
+            raise SystemExit(f"{place}: holds a training of {kept.get('length', 'unknown')} steps, not {total}; "
+                             "name another place")
+        done, spent, state = int(kept["steps"]), float(kept["processor_seconds"]), load_file(file)
         model.load_state_dict({name: state[f"model.{name}"] for name in model.state_dict()})
         for name, parameter in model.named_parameters():
             optimiser.state[parameter]["momentum_buffer"] = state[f"velocity.{name}"]
@@ -136,8 +140,8 @@ def plain_training(place: Path, images: int, threads: int) -> dict[str, Any]:
         state = {f"model.{name}": tensor.contiguous() for name, tensor in model.state_dict().items()}
         for name, parameter in zip(names, model.parameters(), strict=True):
             state[f"velocity.{name}"] = optimiser.state[parameter]["momentum_buffer"].contiguous()
-        save_file(state, tensors)
-        replace_durably(record, json.dumps({"length": total, "steps": done, "processor_seconds": spent}).encode())
+        where = {"length": str(total), "steps": str(done), "processor_seconds": str(spent)}
+        replace_durably(file, save_tensors(state, where))
 
     saved, before = time.monotonic(), time.process_time()
     while done < total:

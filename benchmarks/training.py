@@ -154,8 +154,9 @@ def command_side(network: str, case: Case, options: argparse.Namespace, settings
 
     def looped(training: Training, steps: int) -> Rates:
         def go() -> int:
-            command.loop(training, Until(training, training.position.step + steps), RunOptions(quiet=True))
-            return steps
+            before = training.position.step
+            command.loop(training, Until(training, before + steps), RunOptions(quiet=True))
+            return training.position.step - before  # fewer where the training ends before
 
         return timed(case.batch, go, lambda: (saved[0], saved[1]))
 

@@ -228,7 +228,8 @@ def _without(*names: str) -> Iterator[None]:
 
 def _quick_write(path: Path, data: bytes) -> None:
     with open(path, "wb") as file:
-        file.write(data)
+        for piece in checkpoint.pieces(data):
+            file.write(piece)
 
 
 def _without_file_fsync(folder: Path) -> Outcome:

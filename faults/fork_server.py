@@ -93,7 +93,7 @@ def kill_at(point: str, when: str, call: int, number: int) -> None:
 
 def _half(point: str, arguments: tuple[Any, ...]) -> None:
     if point == "file written":
-        path, data = arguments
+        path, data = arguments[0], b"".join(checkpoint.pieces(arguments[1]))
         path.write_bytes(data[: len(data) // 2])
     elif point == "line written":
         with open(arguments[0].path, "ab") as file:

@@ -30,6 +30,7 @@ from layerwise.layers.maxout import Maxout
 from layerwise.layers.partial import PartialConv2d
 from layerwise.layers.pooling import LpPool2d, MixedPool2d, RoIPool, SpatialPyramidPool, StochasticPool2d
 from layerwise.layers.recompute import RecomputedAlone
+from layerwise.layers.repeatable import AdaptiveAvgPool2d, AdaptiveMaxPool2d
 from layerwise.layers.response_norm import ResponseNorm
 from layerwise.layers.same_padding import SamePadding
 from layerwise.layers.separable import SeparableConv2d
@@ -109,6 +110,8 @@ CASES: dict[str, Make] = {
     "StochasticPool2d": lambda: (StochasticPool2d(2), (maps(2, 2, 4, 4).abs() + 0.1,)),
     "StochasticPool2d tested": lambda: (StochasticPool2d(2).eval(), (maps(2, 2, 4, 4).abs() + 0.1,)),
     "SpatialPyramidPool": on(lambda: SpatialPyramidPool((1, 2)), 1, 2, 5, 4),
+    "AdaptiveAvgPool2d": on(lambda: AdaptiveAvgPool2d(2), 1, 2, 5, 4),
+    "AdaptiveMaxPool2d": on(lambda: AdaptiveMaxPool2d(2), 1, 2, 5, 4),
     "RoIPool": lambda: ((lambda pool: lambda one: pool(one, torch.tensor([[0.0, 0, 0, 3, 3], [1, 1, 2, 4, 4]])))(
         RoIPool((2, 2), 1.0)), (maps(2, 1, 5, 5),)),
     "ResponseNorm": on(lambda: ResponseNorm(3, 0.1), 1, 5, 2, 3),

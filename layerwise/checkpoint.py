@@ -15,7 +15,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from layerwise.errors import InputError, MachineError
 FORMAT = 1
 KEPT = 2
 TENSORS, STATE, MANIFEST = "weights.safetensors", "state.json", "manifest.json"
+Piece = bytes | memoryview
 
 
 @dataclass(frozen=True)
@@ -75,12 +76,18 @@ def make_durably(directory: Path) -> None:
         fsync_directory(one.parent)
 
 
-def write_durably(path: Path, data: bytes) -> None:
-    """Writes and fsyncs a new file."""
+def write_durably(path: Path, data: bytes | Iterable[Piece]) -> None:
+    """Writes and fsyncs a new file, whole or piece by piece."""
     with naming(path), open(path, "wb") as file:
-        file.write(data)
+        for piece in pieces(data):
+            file.write(piece)
         file.flush()
         os.fsync(file.fileno())
+
+
+def pieces(data: bytes | Iterable[Piece]) -> Iterable[Piece]:
+    """What is written one after the other: bytes are one piece."""
+    return (data,) if isinstance(data, bytes) else data
 
 
 def replace_durably(path: Path, data: bytes) -> None:
@@ -116,15 +123,12 @@ def write(directory: Path, position: int, tensors: dict[str, torch.Tensor], stat
     make_durably(directory)
     if not generations(directory):
         fsync_directory(directory.parent)
-    files = {
-        TENSORS: save_tensors({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}),
-        STATE: json.dumps(state, allow_nan=False, sort_keys=True).encode(),
-    }
+    text = json.dumps(state, allow_nan=False, sort_keys=True).encode()
+    files: dict[str, Callable[[], Iterable[Piece]]] = {TENSORS: lambda: serialised(tensors), STATE: lambda: (text,)}
     manifest: dict[str, Any] = {
         "format": FORMAT,
         "position": position,
-        "files": {name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-                  for name, data in files.items()},
+        "files": {name: _measured(content()) for name, content in files.items()},
     }
     final = directory / f"{position:012d}"
     same = [one for one in generations(directory) if re.fullmatch(rf"{final.name}(-\d+)?", one.name)]
@@ -138,8 +142,8 @@ def write(directory: Path, position: int, tensors: dict[str, torch.Tensor], stat
     temporary = directory / f".writing-{final.name}"
     try:
         temporary.mkdir()
-        for name, data in files.items():
-            write_durably(temporary / name, data)
+        for name, content in files.items():
+            write_durably(temporary / name, content())
         write_durably(temporary / MANIFEST, _sealed(manifest))
         fsync_directory(temporary)
         if final.exists():  # damaged
@@ -154,6 +158,33 @@ def write(directory: Path, position: int, tensors: dict[str, torch.Tensor], stat
     except OSError as error:
         raise LeftOverError(error.errno, error.strerror, error.filename) from error
     return final
+
+
+def serialised(tensors: dict[str, torch.Tensor]) -> Iterator[Piece]:
+    """The bytes of safetensors' `save`, tensor by tensor.
+
+    `save` makes all of them at once, and twice: ten times a network's weights where Adam, an average and the best
+    weights are kept, in which trainings that fitted were killed at their first checkpoint.
+    """
+    # Its order and its words for the types are taken from itself.
+    empty = save_tensors({name: tensor.new_empty(0, device="cpu") for name, tensor in tensors.items()})
+    header, end = json.loads(empty[8:]), 0
+    for name, entry in header.items():
+        entry |= {"shape": list(tensors[name].shape), "data_offsets": [end, end := end + tensors[name].nbytes]}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    yield len(text).to_bytes(8, "little") + text
+    for name in header:
+        yield tensors[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+
+
+def _measured(content: Iterable[Piece]) -> dict[str, Any]:
+    """What the manifest says of a file."""
+    size, digest = 0, hashlib.sha256()
+    for piece in content:
+        size += len(piece)
+        digest.update(piece)
+    return {"bytes": size, "sha256": digest.hexdigest()}
 
 
 def _tidy(directory: Path, final: Path) -> None:

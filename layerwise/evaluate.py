@@ -286,7 +286,7 @@ def forward(network: nn.Module, member: ModelFile, pictures: NDArray[np.uint8], 
     """The logits (N, C) in float64 of uint8 pictures (N, H, W, C), computed in float32 without gradients."""
     with torch.inference_mode(), torch.autocast(device.type, enabled=False), _plain_float32(device):
         logits: torch.Tensor = network(member.preprocess.normalise(torch.from_numpy(pictures).to(device)))
-        return np.asarray(logits.double().cpu().numpy())
+        return np.asarray(logits.cpu().double().numpy())  # in this order: Apple's GPUs have no float64
 
 
 @contextmanager

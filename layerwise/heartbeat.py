@@ -43,7 +43,10 @@ def _beat(pipe: int) -> None:
 
 
 def tell(word: str, text: str = "") -> None:
-    """Tells the launcher `word` (run: the run's directory, done: all is written) with `text`; nothing without one."""
+    """Tells the launcher `word` with `text`; nothing without one.
+
+    run: the run's directory; made: the same, which this process made just now; done: all is written.
+    """
     if PIPE in os.environ:
         with contextlib.suppress(OSError):  # the launcher is gone, and so is this process in a moment
             os.write(int(os.environ[PIPE]), f"{word} {json.dumps(text)}\n".encode())

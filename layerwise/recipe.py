@@ -111,7 +111,7 @@ class Recipe:
     learning_rate: float = _field("learning rate at reference_batch; used: times batch_size / reference_batch", above=0)
     reference_batch: int = _field("batch size for which learning_rate is stated, in pictures", least=1)
     batch_size: int = _field("pictures in one step = ranks x micro-batch x accumulation", least=1)
-    micro_batch: int = _field("pictures in memory at once; 0: the whole batch, or as much of it as fits", least=0)
+    micro_batch: int = _field("most pictures in memory at once; 0: the whole batch, or as much of it as fits", least=0)
     virtual_workers: int = _field("parts of each batch with statistics of their own, their gradients added in one "
                                   "order: the same bits on any number of processes that divides them into powers of "
                                   "two; 0: none", least=0, formerly=0)  # fmt: skip

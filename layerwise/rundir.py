@@ -10,6 +10,7 @@ import json
 import math
 import os
 import re
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,23 +21,29 @@ from layerwise import heartbeat
 from layerwise.checkpoint import fsync_directory, make_durably, naming, replace_durably
 from layerwise.data.scan import scan_files
 from layerwise.data.source import DataSet, Samples
+from layerwise.distributed import World
 from layerwise.errors import InputError
 from layerwise.recipe import Recipe
+from layerwise.running_lock import locked
 from layerwise.spreadsheet import plain_cell, safe_cell
 
 FORMAT = 1
 RECIPE, RUN, METRICS, SPEED, CHECKPOINTS = "recipe.json", "run.json", "metrics.jsonl", "speed.jsonl", "checkpoints"
+LOCK = ".lock"
 
 
-def require_new(out: Path) -> None:
-    """Raises InputError where `out` exists and is not an empty directory: nothing is written over."""
-    if out.is_file():
-        raise InputError(f"{out}: is a file", "A run is a directory.", "Choose another name with --out.")
-    if out.exists() and any(out.iterdir()):
+def require_new(*outs: Path) -> None:
+    """Raises InputError where one of `outs` exists and is not an empty directory: nothing is written over."""
+    for out in outs:
+        if out.is_file():
+            raise InputError(f"{out}: is a file", "A run is a directory.", "Choose another name with --out.")
+    taken = [out for out in outs if out.exists() and any(out.iterdir())]
+    if taken:
         raise InputError(
-            f"{out}: exists and is not empty",
+            f"{taken[0]}: exists and is not empty",
             "A run never writes over an earlier one.",
-            f"Continue it with: layerwise resume {out} - or choose another name with --out, or move it aside.",
+            f"Continue it with: layerwise resume {taken[0]} - or choose another name with --out, or move it aside.",
+            [f"{out} too" for out in taken[1:]],
         )
 
 
@@ -48,7 +55,7 @@ def create(recipe: Recipe, out: Path | None) -> Path:
     if out is not None:
         require_new(out)
         make_durably(out)
-        heartbeat.tell("run", str(out.absolute()))
+        heartbeat.tell("made", str(out.absolute()))
         return out
     data = re.sub(r"[^\w.-]+", "-", Path(recipe.data).stem or "data").strip("-") or "data"
     number = 1
@@ -62,7 +69,7 @@ def create(recipe: Recipe, out: Path | None) -> Path:
             number += 1
             continue
         fsync_directory(directory.parent)
-        heartbeat.tell("run", str(directory.absolute()))
+        heartbeat.tell("made", str(directory.absolute()))
         return directory
 
 
@@ -73,6 +80,22 @@ def discard(run: Path) -> None:
             (run / name).unlink()
     with contextlib.suppress(OSError):  # it is not empty: then it stays
         run.rmdir()
+
+
+@contextlib.contextmanager
+def held(run: Path, world: World) -> Iterator[None]:
+    """Keeps `run` to this process, or to those that work together, inside; a kill frees it.
+
+    Raises InputError where another process has it.
+    """
+    with contextlib.ExitStack() as stack:
+        pid = world.from_first(lambda: stack.enter_context(locked(run / LOCK)))
+        if pid:
+            known = pid > 0
+            raise InputError(f"{run}: {f'process {pid}' if known else 'another process'} is at work on it",
+                             "Two at once would write over each other's record and checkpoints.",
+                             f"Wait until it ends{f', or stop it: kill {pid}' if known else ''}.")
+        yield
 
 
 def read_recipe(run: Path) -> Recipe:
@@ -124,7 +147,8 @@ def write_splits(run: Path, data: DataSet) -> None:
     (run / "data").mkdir()
     for samples in (data.train, data.val, data.test):
         if samples is not None:
-            replace_durably(run / "data" / f"{samples.name}.csv", _split_csv(samples).encode())
+            replace_durably(run / "data" / f"{samples.name}.csv",
+                            _split_csv(samples).encode(errors="surrogateescape"))  # a file's name may not be UTF-8
 
 
 def _split_csv(samples: Samples) -> str:
@@ -151,10 +175,12 @@ def read_split(file: Path) -> list[tuple[str, str, str]]:
 
     Raises OSError, or ValueError where it is none.
     """
-    with file.open(encoding="utf-8", newline="") as stream:
+    with file.open(encoding="utf-8", errors="surrogateescape", newline="") as stream:
         try:
-            return [(plain_cell(row["id"]), plain_cell(row["label"]), row.get("content") or "")
-                    for row in csv.DictReader(stream, strict=True)]
+            rows = csv.DictReader(stream, strict=True)
+            if not {"id", "label"} <= {*(rows.fieldnames or ())}:
+                raise ValueError("no list of id,label: its first line names other columns")
+            return [(plain_cell(row["id"]), plain_cell(row["label"]), row.get("content") or "") for row in rows]
         except (KeyError, AttributeError, csv.Error) as error:
             raise ValueError(f"no list of id,label: {error}") from None
 

@@ -29,7 +29,7 @@ from layerwise.recipe import Recipe, check
 from layerwise.signals import Signals
 from layerwise.training import transfer
 from layerwise.training.average import Average
-from layerwise.training.failure import AGAIN, LEAVE, TAKE, judged, no_memory, pictures_of_all, sound
+from layerwise.training.failure import AGAIN, LEAVE, TAKE, judged, memory_told, no_memory, pictures_of_all, sound
 from layerwise.training.fused import compiled_for
 from layerwise.training.graphs import passed
 from layerwise.training.lines import show, write_line, write_speed
@@ -38,8 +38,9 @@ from layerwise.training.optimiser import clip_gradients, keep_frozen_statistics,
 from layerwise.training.pending import count, deferred, settled, totals
 from layerwise.training.preparation import RunOptions, banner, handshake, heard, open_split, record_of, say, threaded
 from layerwise.training.probe import probe_micro_batch, validation_batch
+from layerwise.training.readable import readable
 from layerwise.training.resumption import branched, differences, write_branch
-from layerwise.training.running_statistics import look_at_running_averages, put_back
+from layerwise.training.running_statistics import look_at_running_averages, one_value_told, put_back
 from layerwise.training.state import Training, assemble, checkpoint_size, note, read_input, restore, save, write_input
 from layerwise.training.synchronised import own_gradients
 
@@ -93,24 +94,29 @@ def _train(recipe: Recipe, options: RunOptions, world: World) -> Path:
             training.average = Average(training.model, recipe.ema)
         for line in report.lines():
             say(options, line)
-    with world.together():
-        if world.first:
-            if report:
-                rundir.write_json(run / "load-report.json", dataclasses.asdict(report))
-            write_input(run, preprocess, colour)
-            rundir.write_splits(run, data)
-            checkpoint.replace_durably(run / rundir.RECIPE, training.recipe.to_json().encode())
-            rundir.write_json(run / rundir.RUN, record_of(training, data, doubts))
-    return _finish(training, options)
+    with rundir.held(run, world):
+        with world.together():
+            if world.first:
+                if report:
+                    rundir.write_json(run / "load-report.json", dataclasses.asdict(report))
+                write_input(run, preprocess, colour)
+                rundir.write_splits(run, data)
+                checkpoint.replace_durably(run / rundir.RECIPE, training.recipe.to_json().encode())
+                rundir.write_json(run / rundir.RUN, record_of(training, data, doubts))
+        return _finish(training, options)
 
 
 def resume(run: Path, options: RunOptions = RunOptions()) -> Path:  # noqa: B008 - frozen
     """Goes on from the newest sound checkpoint of `run`; the end is byte-identical to that of an uninterrupted run.
 
-    What differs from the machine and data it started with is refused, or noted as not bit-exact.
+    What differs from the machine and data it started with is refused, or noted as not bit-exact. A run that another
+    process is at work on is refused.
     """
     with distributed.joined() as world:
-        return _resume(run, heard(options, world), world)
+        with world.together():
+            rundir.read_recipe(run)  # in what is no run no lock is left
+        with rundir.held(run, world):
+            return _resume(run, heard(options, world), world)
 
 
 def _resume(run: Path, options: RunOptions, world: World) -> Path:
@@ -129,8 +135,6 @@ def _resume(run: Path, options: RunOptions, world: World) -> Path:
         data = open_split(placed(recipe, record), options)
         changes = differences(run, recipe, record, data, options)
     handshake(world, recipe, data, generation)
-    if options.settings:  # nothing of the run was changed before here
-        world.from_first(lambda: write_branch(run, started, recipe, generation))
     with world.together():
         training = assemble(run, recipe, data, preprocess, colour)
         if generation is not None:
@@ -142,10 +146,13 @@ def _resume(run: Path, options: RunOptions, world: World) -> Path:
             transfer.start_from(training.model, data.train.class_names, modelfile.read(recipe.start_from))
             if training.average:
                 training.average = Average(training.model, recipe.ema)
+    if options.settings:  # it fits: what does not was refused above, with the recipe as it was
+        world.from_first(lambda: write_branch(run, started, recipe, generation))
     for text in [*changes, *(f"skipped a damaged checkpoint: {problem}" for problem in damaged)]:
         note(training, text)
     world.from_first(lambda: rundir.update_run(run, {"state": "running"}))
     say(options, f"resuming {run} at step {training.position.step}, {training.progress:.2f} {recipe.unit}")
+    generation = None  # its tensors are in the training now
     return _finish(training, options)
 
 
@@ -156,7 +163,8 @@ def _finish(training: Training, options: RunOptions) -> Path:
         say(options, line)
     state = "failed"
     try:
-        with watched(training, lambda line: say(options, line)), Signals() as signals:
+        with (memory_told(training), one_value_told(training), watched(training, lambda line: say(options, line)),
+              Signals() as signals):
             signals.received = loop(training, signals, options) or signals.received
         if signals.received is not None and not training.schedule.finished(training.position.samples):
             state = "interrupted"
@@ -224,9 +232,7 @@ def loop(training: Training, signals: Signals, options: RunOptions) -> int:
                     count(training, sums)
             ended = schedule.finished(position.samples)
             line = position.batch % every == 0 or position.batch == len(sizes) or ended
-            validation = training.val is not None and (
-                ended or math.floor(training.progress / recipe.evaluate_every)
-                > math.floor(before / recipe.evaluate_every))
+            validation = training.val is not None and (ended or schedule.validation_due(before, training.progress))
             if (line or validation) and not settled(training):
                 break
             if line:
@@ -241,7 +247,7 @@ def loop(training: Training, signals: Signals, options: RunOptions) -> int:
                 ended = schedule.finished(position.samples)
             if recipe.unfreeze_at and before < recipe.unfreeze_at <= training.progress:
                 say(options, f"{len(unfreeze(training.model, recipe))} entries learn from now on")
-                keep_frozen_statistics(training.model, recipe)
+                training.model.train()  # their batch normalisations too, as a resumed run has them
             stop, due = world.add(signals.received is not None, time.monotonic() - saved > recipe.checkpoint_seconds)
             if ended or stop or due:
                 if not settled(training) or not sound(training):
@@ -334,17 +340,19 @@ def _validate(training: Training, options: RunOptions) -> None:
     """Evaluates on the validation split, tells the schedule, and keeps the best weights where the recipe asks."""
     assert training.val is not None
     recipe, position = training.recipe, training.position
-    model = training.evaluated()
-    batches = (_to_device(training, batch, slice(None))
-               for batch in plain_batches(training.val, training.preprocess, validation_batch(training))
-               if len(batch["label"]))
+    model, unread = training.evaluated(), list[str]()
+    shown = plain_batches(training.val, training.preprocess, validation_batch(training))
+    batches = (_to_device(training, batch, slice(None)) for batch in readable(shown, len(training.val), unread))
     with hardware.autocast(recipe):  # by the first process alone: the schedules must see equal numbers
         found = training.world.from_first(lambda: training.task.evaluate(model, batches))
     training.metrics.write({
         "kind": "val", "step": position.step, "samples": position.samples,
         "epoch": position.samples / len(training.train), "loss": found["loss"], "error": found["error"],
         "macro_f1": found["macro_f1"], "learning_rate": training.schedule.rate(position.samples),
+        **({"unreadable": len(unread)} if unread else {}),
     })
+    if unread:
+        note(training, f"not validated on, no longer readable: {amount(len(unread), 'pictures')}")
     training.schedule.observe_validation_error(position.samples, found["error"])
     score = 1 - found["macro_f1"] if training.imbalanced else found["error"]
     if position.best_score is None or score < position.best_score:

@@ -54,6 +54,14 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket.socket, "connect", guarded)
 
 
+@pytest.fixture(autouse=True)
+def own_determinism() -> Iterator[None]:
+    """What a training asks of torch ends with its test: no other test depends on which ran before it."""
+    before = torch.are_deterministic_algorithms_enabled()
+    yield
+    torch.use_deterministic_algorithms(before)
+
+
 @pytest.fixture(scope="module")
 def processes() -> Iterator[Processes]:
     """Several real processes, forked by a server that lives as long as the module's tests."""

@@ -36,7 +36,7 @@ ROOMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "measures": (("evaluation",), ("ground",)),
     "tasks": (("tasks",), ("ground", *NETWORKS, "measures")),
     "rules": (("training.schedule", "training.optimiser", "training.average"), (*LOW, "layers")),
-    "machine": (("allocator", "checkpoint", "hardware", "distributed", "heartbeat"), LOW),
+    "machine": (("allocator", "checkpoint", "hardware", "distributed", "heartbeat", "running_lock"), LOW),
     "files": (("modelfile", "rundir"), (*LOW, *NETWORKS, "data", "machine")),
     "evaluate": (("evaluate", "evaluation.views", "evaluation.batch_statistics", "evaluation.calibrate"),
                  (*LOW, *NETWORKS, "data", *MEASURES, *FILES)),

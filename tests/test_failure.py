@@ -11,7 +11,7 @@ import torch
 
 from faults import nonfinite, tiny
 from layerwise import checkpoint, rundir, train
-from layerwise.errors import ToleranceError
+from layerwise.errors import MachineError, ToleranceError
 from layerwise.jobs.recipe_choice import for_training
 from layerwise.recipe import Recipe, changed
 from layerwise.recipes.presets import preset
@@ -242,3 +242,27 @@ def test_with_stop_weights_that_are_not_finite_are_not_saved(tmp_path: Path, mon
         monkeypatch.undo()
         tiny.go_on(tmp_path / "run")
         assert tiny.digest(tmp_path / "run") == tiny.digest(tiny.begin(tmp_path / "clean", tiny.recipe()))
+
+
+@pytest.mark.parametrize("message", ["CUDA out of memory. Tried to allocate 2 GiB\nmore", "something else"])
+def test_memory_that_runs_out_beside_the_passes_is_told_with_the_way_on(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, message: str) -> None:
+    def never(*_: object) -> dict[str, float]:
+        raise torch.OutOfMemoryError(message) if "memory" in message else RuntimeError(message)
+
+    where = tmp_path / "a run"
+    with monkeypatch.context() as patch:
+        patch.setattr(Classify, "evaluate", never)
+        with pytest.raises(RuntimeError) as error:
+            run(recipe(), where)
+    assert rundir.read_run(where)["state"] == "failed"
+    if "memory" not in message:  # the control: any other error comes as it is
+        assert (type(error.value), str(error.value)) == (RuntimeError, message)
+        return
+    assert isinstance(error.value, MachineError)
+    assert error.value.exit_code == 3
+    assert error.value.what == (f"{where}: memory ran out at step 12 "
+                                "(CUDA out of memory. Tried to allocate 2 GiB)")
+    assert "the last checkpoint is untouched" in error.value.why
+    follow(advice(error), where)
+    assert rundir.read_run(where)["state"] == "finished"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +108,66 @@ def test_a_recording_with_another_gradient_is_given_up(tmp_path: Path, monkeypat
     monkeypatch.setattr(graphs, "alike", lambda ours, theirs: True)
     state.replay.reason = ""
     assert not all(torch.equal(value, weights[name]) for name, value in steps(state)[1].items())
+
+
+def test_a_recording_that_replays_nothing_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the recording itself left in its tensors are the right gradients: of the very batch that is compared."""
+    plain, weights = steps(training(tmp_path / "plain"))
+    state = training(tmp_path / "replayed")
+
+    class Empty(Played):
+        def replay(self) -> None:
+            self.count += 1
+
+    player = Empty(state)
+
+    def record(state: Training, batch: dict[str, Tensor]) -> Recorded:
+        recorded = recording(player)(state, batch)
+        for name, value in batch.items():
+            recorded.batch[name].copy_(value)
+        Played.replay(player)
+        return recorded
+
+    monkeypatch.setattr(graphs, "record", record)
+    state.replay.reason = ""
+    sums, found = steps(state)
+    assert state.notes == ["steps are not replayed as a CUDA graph: a recorded step had another gradient"]
+    assert state.replay.recorded is None
+    assert sums == plain
+    assert all(torch.equal(found[name], weights[name]) for name in weights)
+    # what replays is kept, though it was filled in the same way
+    state = training(tmp_path / "kept")
+    player = Played(state)
+    state.replay.reason = ""
+    assert steps(state)[0] == plain
+    assert state.replay.recorded is not None
+
+
+def test_steps_are_recorded_on_the_training_s_own_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing else in a process chooses cuda:1: what is made without a device would be the first one's."""
+    state = training(tmp_path / "one")
+    state.device = torch.device("cuda:1")
+    used = list[tuple[str, object]]()
+
+    class Stream:
+        def __init__(self, device: object = None) -> None:
+            self.device = device
+            used.append(("stream", device))
+
+        def wait_stream(self, other: object) -> None: ...
+
+    def graph(recorded: object, stream: Stream | None = None) -> AbstractContextManager[None]:
+        used.append(("graph", stream and stream.device))
+        return nullcontext()
+
+    for name, stand_in in (("Stream", Stream), ("current_stream", Stream), ("CUDAGraph", object), ("graph", graph),
+                           ("stream", lambda stream: nullcontext())):
+        monkeypatch.setattr(graphs.torch.cuda, name, stand_in)
+    batch = next(iter(training_batches(state.train, state.recipe, state.preprocess, 0, 0)))
+    recorded = graphs.record(state, {name: batch[name] for name in ("image", "label")})
+    assert {device for _, device in used} == {state.device}
+    assert [kind for kind, _ in used].count("graph") == 1
+    assert all(slope is not None and slope.any() for slope in recorded.slopes)
 
 
 def test_a_recording_that_fails_is_given_up_with_its_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

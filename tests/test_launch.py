@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -96,12 +97,28 @@ else:
 
 def test_a_run_without_a_record_begins_again(tmp_path: Path) -> None:
     code, words = launched("""
+if os.environ["LAYERWISE_RESTARTED"]:
+    sys.exit((place / "run").exists())
 (place / "run").mkdir(exist_ok=True)
-heartbeat.tell("run", str(place / "run"))
-if rank == 0 and not os.environ["LAYERWISE_RESTARTED"]:
+(place / "run/metrics.jsonl").touch()
+heartbeat.tell("made", str(place / "run"))
+if rank == 0:
     os.kill(os.getpid(), signal.SIGKILL)
 """, tmp_path)
     assert (code, words) == (0, [[str(tmp_path)]] * 4)
+
+
+def test_a_directory_that_nobody_made_is_left_alone(tmp_path: Path) -> None:
+    """Such as the one above all runs, resumed by mistake."""
+    code, words = launched("""
+(place / "other").mkdir(exist_ok=True)
+(place / "other/run.json").write_text("{}")
+heartbeat.tell("run", str(place))
+if not os.environ["LAYERWISE_RESTARTED"]:
+    os.kill(os.getpid(), signal.SIGKILL)
+""", tmp_path)
+    assert (code, words) == (0, [[str(tmp_path)]] * 4)
+    assert (tmp_path / "other" / "run.json").exists()
 
 
 def test_restarts_without_a_new_checkpoint_are_few(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -205,6 +222,42 @@ signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(143))
 time.sleep(60)
 """, tmp_path)
     assert (code, len(words)) == (143, 2)
+
+
+def test_a_signal_while_they_are_started_reaches_all(tmp_path: Path) -> None:
+    class Stopped(Ranks):
+        def __call__(self, words: Sequence[str], environment: Mapping[str, str], said: Path) -> int:
+            if environment["RANK"] == "1":
+                os.kill(os.getpid(), signal.SIGTERM)
+            return super().__call__(words, environment, said)
+
+    ranks = Stopped("time.sleep(3)")
+    assert launch(2, [str(tmp_path)], lambda run: [], ranks) == 143
+    assert len(ranks.words) == 2
+
+
+@pytest.mark.parametrize("stopped", [True, False])
+def test_a_signal_between_two_attempts_starts_nothing_again_and_reaches_no_stranger(
+    stopped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All were reaped by then: their numbers may be those of others. The control has no signal."""
+    sent, usable = list[tuple[int, int]](), launcher._usable
+
+    def late(*arguments: Any) -> tuple[Path | None, str]:
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "kill", lambda *call: sent.append(call))
+            if stopped:
+                signal.raise_signal(signal.SIGTERM)
+        return usable(*arguments)
+
+    monkeypatch.setattr(launcher, "_usable", late)
+    code, words = launched("""
+run()
+if not again:
+    rank or os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(60)
+""", tmp_path)
+    assert (code, len(words), sent) == ((143, 2, []) if stopped else (0, 4, []))
 
 
 def test_a_death_behind_the_end_is_no_failure(tmp_path: Path) -> None:

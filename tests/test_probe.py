@@ -12,8 +12,8 @@ from torch import nn
 
 from layerwise import hardware, models, rundir, train
 from layerwise.distributed import World
-from layerwise.errors import MachineError
-from layerwise.recipe import Recipe, changed
+from layerwise.errors import InputError, MachineError
+from layerwise.recipe import Recipe, changed, check
 from layerwise.recipes.presets import preset
 from layerwise.tasks.classify import Classify
 from layerwise.train import RunOptions
@@ -104,12 +104,30 @@ def test_the_largest_that_fits_is_taken(tmp_path: Path, micro: int, words: str) 
         patch.undo()
     assert (state.recipe.micro_batch, state.position.micro_batch) == (micro, micro)
     assert line.startswith(f"micro-batch {micro}, {words}: needs about 0.0")
-    patch = scarce(peak(state, 3) - 100)  # the control: less memory, another answer
+    patch = scarce(peak(state, 6) - 100)  # the control: less memory, another answer
     try:
         probe.probe_micro_batch(state, True)
     finally:
         patch.undo()
-    assert state.recipe.micro_batch < 3
+    assert state.recipe.micro_batch < 6
+
+
+@pytest.mark.parametrize(("settings", "micro"), [(["batch_size=50"], 13), (["batch_size=17"], 5), (["mixup=0.2"], 1)])
+def test_a_recipe_with_a_found_micro_batch_is_one_that_may_be_given(
+    tmp_path: Path, settings: list[str], micro: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Halves are rounded up, so that they need not divide the batch: what is found is read again by many commands."""
+    state = assembled(tmp_path / "state", *settings)
+    monkeypatch.setattr(probe, "needed", lambda training, count: probe.Need(count, 0, 0, 1000 * count, 0, 0, 0))
+    patch = scarce(1000 * micro)
+    try:
+        probe.probe_micro_batch(state, True)
+    finally:
+        patch.undo()
+    assert state.recipe.micro_batch == micro
+    check(state.recipe)
+    with pytest.raises(InputError, match="1 problem"):  # the control: not everything may be given
+        check(changed(state.recipe, ["micro_batch=51"]))
 
 
 def test_probing_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

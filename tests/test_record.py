@@ -96,3 +96,10 @@ def test_a_test_without_its_notes_is_redone(tmp_path: Path, monkeypatch: pytest.
     before = result.read_text("utf-8")
     assert modelfile.read(main_job.resume(run, QUIET)).results
     assert result.read_text("utf-8") != before
+
+
+@pytest.mark.parametrize(("duration", "more", "found"), [
+    (600000, 640583, "1240583"), (10, 10, "20"), (0.1, 0.2, "0.3")])
+def test_what_is_added_to_a_run_is_not_rounded(tmp_path: Path, duration: float, more: float, found: str) -> None:
+    (tmp_path / rundir.RECIPE).write_text(changed(recipe(), [f"duration={duration}"]).to_json(), "utf-8")
+    assert main_job.extended(tmp_path, more) == f"duration={found}"

@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 
-from layerwise.jobs.running_lock import locked
 from tests.made_up_experiment import NAME
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="signals and locks of POSIX")
@@ -114,39 +113,3 @@ def test_several_processes_together(tmp_path: Path, whole: dict[str, Any]) -> No
     assert (found["samples"], found["data"]) == (whole["samples"], whole["data"])
     environment = json.loads(next(tmp_path.glob("results/measured/*/environment.json")).read_text())
     assert environment["hardware"]["processes"] == 2
-
-
-HOLD = """
-import sys, time
-from pathlib import Path
-from layerwise.jobs.running_lock import locked
-with locked(Path(sys.argv[1])) as pid:
-    print(pid, flush=True)
-    time.sleep(600)
-"""
-
-
-def test_a_lock_is_one_process_s_and_a_dead_one_s_is_taken_over(tmp_path: Path) -> None:
-    path = tmp_path / "row.lock"
-    command = [sys.executable, "-c", HOLD, str(path)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as one:
-        assert one.stdout is not None
-        assert one.stdout.readline() == "0\n"
-        with locked(path) as pid:
-            assert pid == one.pid
-        one.kill()
-    assert path.read_text() == f"{one.pid}\n", "it was left behind"
-    with locked(path) as pid:
-        assert pid == 0
-        assert path.read_text() == f"{os.getpid()}\n"
-        with locked(path) as other:
-            assert other == os.getpid(), "within a process too"
-    assert path.read_text() == ""
-
-
-def test_a_lock_file_that_nobody_holds_stops_nobody(tmp_path: Path) -> None:
-    """Also where its number belongs to a living process, such as this one's parent."""
-    (tmp_path / "row.lock").write_text(f"{os.getppid()}\n")
-    with locked(tmp_path / "row.lock") as pid:
-        assert pid == 0

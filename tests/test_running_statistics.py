@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -10,13 +12,14 @@ import torch
 from torch import nn
 
 from layerwise import checkpoint, modelfile, models, rundir, train
+from layerwise.errors import InputError
 from layerwise.recipe import Recipe, changed
 from layerwise.recipes.presets import preset
 from layerwise.train import RunOptions
 from layerwise.training import running_statistics
 from layerwise.training.optimiser import freeze
 from layerwise.training.preparation import open_split
-from layerwise.training.running_statistics import MARK, errors_both_ways, look_at_running_averages
+from layerwise.training.running_statistics import MARK, errors_both_ways, look_at_running_averages, one_value_told
 from layerwise.training.state import Training, assemble, read_input, restore
 
 QUICK = ["threads=1", "precision=fp32", "unit=iterations", "duration=30", "evaluate_every=15", "schedule=constant",
@@ -155,3 +158,34 @@ def test_networks_and_splits_that_have_nothing_to_look_at(tmp_path: Path, health
     training.val, training.recipe = val, changed(training.recipe, ["freeze=all-but-head"])
     freeze(training.model, training.recipe)
     assert errors_both_ways(training) is None  # frozen layers are trained with the averages they are tested with
+
+
+ALONE = ("network=mobilenet_025", "resize=squash", "duration=1", "evaluate_every=1", "validation=0")
+
+
+@pytest.mark.parametrize("setting", ["batch_size=1", "micro_batch=1"])
+def test_one_picture_alone_with_a_map_of_1x1_is_told_with_the_way_on(tmp_path: Path, setting: str) -> None:
+    with pytest.raises(InputError) as error:
+        run(tmp_path / "run", *ALONE, "input_size=32", setting)
+    assert error.value.what.startswith(f"{tmp_path / 'run'}: step 0: batch normalisation met one picture alone, with a "
+                                       "map of 1x1 (Expected more than 1 value per channel")
+    assert "a single value has no variance" in error.value.why
+    assert error.value.mend.startswith("Set micro_batch=2 or more, a larger batch_size (")
+    assert error.value.mend.endswith("or input_size.")
+    assert rundir.read_run(tmp_path / "run")["state"] == "failed"
+
+
+@pytest.mark.parametrize("settings", [("batch_size=2", "input_size=32"), ("batch_size=1", "input_size=64")])
+def test_with_what_the_error_advises_it_trains(tmp_path: Path, settings: tuple[str, ...]) -> None:
+    assert rundir.read_run(run(tmp_path / "run", *ALONE, *settings))["state"] == "finished"
+
+
+@pytest.mark.parametrize(("weight", "end"), [(0.3, "or input_size, or auxiliary_weight=0."), (0.0, "or input_size.")])
+def test_auxiliary_heads_are_named_where_there_are_some(tmp_path: Path, weight: float, end: str) -> None:
+    training = cast(Training, SimpleNamespace(run=tmp_path, position=SimpleNamespace(step=3),
+                                              recipe=SimpleNamespace(auxiliary_weight=weight)))
+    with pytest.raises(InputError) as error, one_value_told(training):
+        nn.BatchNorm2d(2)(torch.zeros(1, 2, 1, 1))
+    assert error.value.mend.endswith(end)
+    with pytest.raises(ValueError, match=r"^something else$"), one_value_told(training):
+        raise ValueError("something else")

@@ -5,15 +5,22 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from faults import tiny
+from layerwise import rundir
+from layerwise.data.preprocess import fit_preprocess
 from layerwise.errors import InputError
 from layerwise.recipe import Recipe
 from layerwise.recipes.presets import PRESETS, preset
+from layerwise.training.preparation import banner
 from layerwise.training.schedule import ERROR_WINDOW, Schedule
+from layerwise.training.state import assemble
 
 PLAIN = replace(
     preset("fast"), schedule="constant", warmup_length=0, batch_size=10, reference_batch=10, learning_rate=1,
@@ -101,11 +108,37 @@ def test_where_the_epoch_is_smaller_than_a_batch_the_batch_is_the_epoch() -> Non
     assert Schedule(replace(PLAIN, batch_size=128, reference_batch=128), 32, 1).rate(0) == 0.25
 
 
-def test_the_banner_says_the_batch_the_scaling_and_the_steps() -> None:
-    recipe = replace(PLAIN, learning_rate=0.1, reference_batch=256, batch_size=128, duration=90)
-    assert Schedule(recipe, 1_281_167, 10_010).describe() == (
-        "batch 128; learning rate 0.1 x 128/256 = 0.05, constant; 90 epochs = 900,900 steps, 115,305,030 samples"
-    )
+def test_the_banner_states_the_rate_that_is_used(tmp_path: Path) -> None:
+    with tiny.tiny():
+        chosen = tiny.recipe("batch_size=32", "micro_batch=32", "reference_batch=64", "learning_rate=0.02")
+        training = assemble(tmp_path, chosen, tiny.data(), fit_preprocess(tiny.data().train, chosen), None)
+    assert "learning rate 0.02 x 32/64 = 0.01; 4 epochs = 8 updates" in "".join(banner(training))
+    training.train = training.train.subset(range(20), "train")
+    training.schedule = Schedule(chosen, 20, 1)
+    assert "learning rate 0.02 x 20/64 = 0.00625; 8 epochs = 8 updates" in "".join(banner(training))
+    assert training.schedule.rate(0) == pytest.approx(0.00625)
+
+
+# --- validations ----------------------------------------------------------------------------------------------------
+
+
+def test_a_validation_is_neither_missed_nor_late_by_rounding(tmp_path: Path) -> None:
+    """40 pictures in batches of 4: ten steps, and a validation after each."""
+    times = [step / 10 for step in range(11)]
+    assert sum(math.floor(now / 0.1) > math.floor(before / 0.1) for before, now in pairwise(times)) == 8  # the control
+    with tiny.tiny():
+        run = tiny.begin(tmp_path / "run", tiny.recipe("unit=epochs", "duration=1", "batch_size=4", "micro_batch=4",
+                                                       "evaluate_every=0.1"))
+    steps = [line["step"] for line in rundir.read_lines(run / rundir.METRICS) if line["kind"] == "val"]
+    assert steps == list(range(1, 11))
+
+
+def test_a_validation_is_due_where_a_multiple_of_the_time_was_reached() -> None:
+    schedule = Schedule(replace(PLAIN, evaluate_every=0.25), 100, 10)
+    due = [now for before, now in pairwise(step / 10 for step in range(21)) if schedule.validation_due(before, now)]
+    assert due == [0.3, 0.5, 0.8, 1.0, 1.3, 1.5, 1.8, 2.0]
+    steps = Schedule(replace(PLAIN, evaluate_every=3, unit="iterations", duration=9), 100, 10)
+    assert [now for now in range(1, 10) if steps.validation_due(now - 1, now)] == [3, 6, 9]
 
 
 # --- courses --------------------------------------------------------------------------------------------------------

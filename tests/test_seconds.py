@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from benchmarks import seconds
 from layerwise.data.source import DataSet
@@ -64,13 +65,11 @@ def test_what_misses_the_limit_is_not_met(runs: list[dict[str, Any]], images: in
     assert not seconds.verdict(runs, RATES, images, "measured")["met"]
 
 
-def test_a_plain_training_resumes_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stopped after its first save and begun again, it ends in the weights of the one that was not stopped."""
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plain side whose training takes no time and saves after each step."""
     samples = in_memory(20, 8, 1)
     data = DataSet(name="noise", train=samples, val=None, test=samples, notes=(), licence="none: noise")
-
-    class StoppedError(Exception):
-        pass
 
     def narrow() -> torch.nn.Module:
         return torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.ReLU(),
@@ -80,6 +79,26 @@ def test_a_plain_training_resumes_where_it_stopped(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(seconds, "resnet18", narrow)
     monkeypatch.setattr(seconds, "BATCH", 4)
     monkeypatch.setattr(seconds, "SAVE_SECONDS", 0.0)
+
+
+class StoppedError(Exception):
+    """A process ends here."""
+
+
+def steps_of(place: Path) -> str:
+    with safe_open(place / "plain.safetensors", "pt") as file:
+        return str(file.metadata()["steps"])
+
+
+def require_equal(one: Path, other: Path) -> None:
+    first, second = (load_file(place / "plain.safetensors") for place in (one, other))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_plain_training_resumes_where_it_stopped(
+    tiny: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped after a save and begun again, it ends in the weights of the one that was not stopped."""
     whole = seconds.plain_training(tmp_path / "whole", 48, 1)
     assert whole["images"] == 48
 
@@ -87,17 +106,40 @@ def test_a_plain_training_resumes_where_it_stopped(tmp_path: Path, monkeypatch: 
         if text.startswith("28 "):  # within the second epoch
             raise StoppedError
 
-    monkeypatch.setattr("builtins.print", stop)
-    with pytest.raises(StoppedError):
-        seconds.plain_training(tmp_path / "cut", 48, 1)
-    assert json.loads((tmp_path / "cut" / "plain.json").read_text())["steps"] == 7
-    monkeypatch.undo()
-    monkeypatch.setattr(seconds, "open_data", lambda name, options: data)
-    monkeypatch.setattr(seconds, "resnet18", narrow)
-    monkeypatch.setattr(seconds, "BATCH", 4)
+    with monkeypatch.context() as patch:
+        patch.setattr("builtins.print", stop)
+        with pytest.raises(StoppedError):
+            seconds.plain_training(tmp_path / "cut", 48, 1)
+    assert steps_of(tmp_path / "cut") == "7"
     again = seconds.plain_training(tmp_path / "cut", 48, 1)
     assert (again["accuracy"], again["images"]) == (whole["accuracy"], 48)
-    first, second = (load_file(tmp_path / name / "plain.safetensors") for name in ("whole", "cut"))
-    assert all(torch.equal(first[name], second[name]) for name in first)
+    require_equal(tmp_path / "whole", tmp_path / "cut")
     with pytest.raises(SystemExit, match="holds a training of 12 steps, not 20"):
         seconds.plain_training(tmp_path / "cut", 80, 1)
+
+
+def test_a_plain_training_that_is_killed_while_it_saves_has_weights_and_step_of_one_save(
+    tiny: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds.plain_training(tmp_path / "whole", 48, 1)
+    saves, replace = [0], os.replace
+
+    def killed(*names: Path) -> None:
+        saves[0] += 1
+        if saves[0] == 7:  # what it was to be called by is not yet there
+            raise StoppedError
+        replace(*names)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", killed)
+        with pytest.raises(StoppedError):
+            seconds.plain_training(tmp_path / "cut", 48, 1)
+    assert steps_of(tmp_path / "cut") == "6"
+    seconds.plain_training(tmp_path / "cut", 48, 1)
+    require_equal(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_weights_that_do_not_say_their_step_are_refused(tiny: None, tmp_path: Path) -> None:
+    save_file({"model.0.weight": torch.zeros(4, 1, 3, 3)}, tmp_path / "plain.safetensors")
+    with pytest.raises(SystemExit, match="holds a training of unknown steps, not 12; name another place"):
+        seconds.plain_training(tmp_path, 48, 1)

@@ -6,6 +6,7 @@ import dataclasses
 import errno
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -328,17 +329,18 @@ def test_a_compiled_network_is_what_learns(tmp_path: Path, monkeypatch: pytest.M
     assert assembled(tmp_path / "run", "compile=yes").forward is compiled
 
 
+def headed(name: str, num_classes: int, in_channels: int) -> Network:
+    plain = tiny.build(name, num_classes, in_channels)
+    head = nn.Sequential(nn.Flatten(), nn.Linear(64, num_classes))
+    model = SupervisedNetwork(dict(plain.features.named_children()), dict(plain.head.named_children()),
+                              {"relu1": head})
+    model.architecture = plain.architecture
+    return model
+
+
 @pytest.mark.parametrize("weight", [0.0, 0.3])
 def test_auxiliary_heads_learn_where_they_have_a_weight(
         tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weight: float) -> None:
-    def headed(name: str, num_classes: int, in_channels: int) -> Network:
-        plain = tiny.build(name, num_classes, in_channels)
-        head = nn.Sequential(nn.Flatten(), nn.Linear(64, num_classes))
-        model = SupervisedNetwork(dict(plain.features.named_children()), dict(plain.head.named_children()),
-                                  {"relu1": head})
-        model.architecture = plain.architecture
-        return model
-
     checked: list[object] = []
     monkeypatch.setattr(state, "check_auxiliary", lambda model, shape: checked.append(shape))
     with monkeypatch.context() as inner:  # undone before `small` is, which replaces it too
@@ -347,6 +349,40 @@ def test_auxiliary_heads_learn_where_they_have_a_weight(
     assert checked == ([(1, 8, 8)] if weight else [])
     assert one.task.auxiliary_weight == weight
     assert [part.requires_grad for part in one.model.get_submodule("auxiliary").parameters()] == [weight > 0] * 2
+
+
+class Counting:
+    """Stands in for a compiled network or function: it counts its calls, and hands on what else is asked of it."""
+
+    def __init__(self, called: Any) -> None:
+        self.called, self.count = called, 0
+
+    def __call__(self, *given: Any) -> Any:
+        self.count += 1
+        return self.called(*given)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.called, name)
+
+
+@pytest.mark.parametrize(("weight", "calls"), [(0.0, [1]), (0.3, [0, 1])])
+def test_what_a_step_calls_is_compiled_also_with_auxiliary_heads(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weight: float, calls: list[int]) -> None:
+    compiled = list[Counting]()
+
+    def compile_it(called: Any) -> Counting:
+        compiled.append(Counting(called))
+        return compiled[-1]
+
+    monkeypatch.setattr(state.torch, "compile", compile_it)
+    monkeypatch.setattr(state, "check_auxiliary", lambda *_: None)
+    with monkeypatch.context() as inner:
+        inner.setattr(state.models, "build", headed)
+        one = assembled(tmp_path / "run", f"auxiliary_weight={weight}", "compile=yes")
+    batch = {"image": torch.zeros(4, 1, 8, 8), "label": torch.arange(4)}
+    one.task.loss(one.forward, batch)["loss"].backward()
+    assert [each.count for each in compiled] == calls
+    assert "with_auxiliary" not in vars(one.model)  # copies of the network are not compiled
 
 
 def test_auxiliary_heads_that_there_are_not_have_no_weight(tmp_path: Path) -> None:

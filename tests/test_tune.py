@@ -6,11 +6,13 @@ import itertools
 import json
 import time
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from layerwise import hardware
 from layerwise.cli import main
 from layerwise.cli.tuning import size
 from layerwise.errors import InputError
@@ -18,6 +20,7 @@ from layerwise.jobs import tune as job
 from layerwise.jobs.recipe_choice import for_training
 from layerwise.recipe import changed, check
 from layerwise.recipes.presets import preset
+from layerwise.training import probe
 from layerwise.training.state import Training
 
 QUICK = ("threads=1", "batch_size=4")
@@ -48,11 +51,11 @@ def test_what_is_measured_is_the_recipe_of_the_training() -> None:
 def test_a_larger_micro_batch_needs_more(monkeypatch: pytest.MonkeyPatch) -> None:
     # Each reading of the clock is a twentieth of a second later: on a busy host the real one ends too early.
     monkeypatch.setattr(time, "perf_counter", partial(next, itertools.count(step=0.05)))
-    report = job.tune("lenet5", ("threads=1", "batch_size=128", "compile=no"), 15)
+    report = job.tune("lenet5", ("threads=1", "batch_size=64", "compile=no"), 15)
     needs = {row.settings["micro_batch"]: row.need_bytes or 0 for row in report.rows}
-    assert needs["128"] > needs["32"] > 0
+    assert needs["64"] > needs["16"] > 0
     # Of buffers this large a training keeps what is freed, so both are measured.
-    assert {row.allocator for row in report.rows if row.settings["micro_batch"] == "128"} == {"kept", "system"}
+    assert {row.allocator for row in report.rows if row.settings["micro_batch"] == "64"} == {"kept", "system"}
     assert len({(tuple(row.settings.items()), row.allocator) for row in report.rows}) == len(report.rows)
 
 
@@ -78,11 +81,58 @@ def test_virtual_workers_are_measured_in_their_own_parts() -> None:
     check(for_training("lenet5", "photos", "", [line.removeprefix("--set ") for line in report.settings()]))
 
 
-def test_micro_batches_divide_what_they_are_a_part_of() -> None:
-    assert job._parts(preset("fast"), 64) == [32, 16]
-    assert job._parts(preset("fast"), 50) == [25]
-    assert job._parts(preset("fast"), 1) == []
-    assert job._parts(changed(preset("fast"), ["mixup=0.2"]), 2) == []
+def bench(name: str, *settings: str) -> tuple[job._Bench, dict[str, str]]:
+    """What a tuning measures with, and the settings of a row."""
+    recipe = hardware.resolve(job._chosen(name, ("threads=1", "precision=fp32", "memory_format=contiguous", *settings)))
+    return job._Bench(recipe, 1, False), {"precision": "fp32", "memory_format": "contiguous", "compile": "no",
+                                          "micro_batch": str(recipe.micro_batch)}
+
+
+def test_micro_batches_are_halved_as_a_training_halves_them() -> None:
+    assert job._parts(64) == [32, 16]
+    assert job._parts(50) == [25, 13]
+    assert job._parts(3) == [2, 1]
+    assert job._parts(2) == [1]
+    assert job._parts(1) == []
+
+
+def test_an_odd_part_that_does_not_fit_is_halved_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job, "needed", lambda training, micro: SimpleNamespace(peak=micro))
+    monkeypatch.setattr(job, "available_memory", lambda device: 10)
+    report = job.tune("lenet5", ("threads=1", "batch_size=50", "compile=no"), 1)
+    assert [row.settings["micro_batch"] for row in report.rows[:4]] == ["50", "25", "13", "7"]
+    assert [row.problem for row in report.rows[:4]] == ["does not fit into memory"] * 3 + [""]
+    check(changed(preset("fast"), [line.removeprefix("--set ") for line in report.settings()]))
+
+
+def test_one_picture_that_has_no_statistics_is_a_row_with_its_reason() -> None:
+    """Its last maps are 1x1: torch refuses to normalise a batch of one, and a training would end there too."""
+    one, settings = bench("resnet18", "batch_size=4", "input_size=32", "resize_to=36")
+    assert one.measure(settings | {"micro_batch": "2"}).problem == ""  # the control
+    row = one.measure(settings | {"micro_batch": "1"})
+    assert row.problem.startswith("Expected more than 1 value per channel when training")
+    assert row.images_per_second is None
+
+
+def test_the_validation_is_timed_and_counted_with_as_many_pictures_as_a_training_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, settings = bench("lenet5", "batch_size=4")
+    training = one._training(tmp_path, settings)
+    need = job.needed(training, 4)
+    assert probe._counts(training, 4, 32) == (4, 32)
+    assert need is not None
+    assert need.pictures == 4 * 4 * 32 * 32 * 4  # as from a folder: four batches of four pictures in fp32
+    seen, build = set[int](), job.assemble
+
+    def watched(*arguments: Any) -> Training:
+        made = build(*arguments)
+        made.model.register_forward_pre_hook(lambda model, inputs: seen.add(len(inputs[0])))
+        return made
+
+    monkeypatch.setattr(job, "assemble", watched)
+    assert one.validation(job.Row(settings, "system", 1.0, None)) > 0
+    assert seen == {32}
 
 
 def test_what_does_not_fit_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from layerwise import hardware
 from layerwise.errors import InputError
 from layerwise.recipe import changed, check
 from layerwise.recipes import exact
@@ -70,12 +71,13 @@ def test_processes_that_would_cut_a_branch_are_refused(workers: int, processes: 
 
 @pytest.mark.parametrize(("settings", "workers"), [
     ([], 8), (["batch_size=12"], 4), (["batch_size=6"], 2), (["batch_size=17"], 8), (["batch_size=9"], 4),
-    (["virtual_workers=6"], 6),
+    (["virtual_workers=6"], 6), (["virtual_workers=8", "batch_size=100"], 8),
 ])
 def test_an_exact_recipe_has_workers_with_two_pictures_each_and_one_thread(settings: list[str], workers: int) -> None:
     made = exact.made_exact(changed(preset("digits"), settings))
     assert (made.virtual_workers, made.threads) == (workers, 1)
     check(made)
+    check(hardware.resolve(made))  # which has a micro-batch, that of the largest part
 
 
 @pytest.mark.parametrize(("setting", "says"), [

@@ -64,12 +64,13 @@ class Process:
     heard: float
     worked: float = 0.0  # seconds of processor time at `heard`
     code: int | None = None
+    reaped: bool = False  # from here on its number may be another process's
     done: bool = False
     unread: bytes = b""
 
     def end(self, number: int) -> None:
         """Sends it a signal, where it still runs."""
-        if self.code is None:
+        if not self.reaped:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.pid, number)
 
@@ -80,6 +81,7 @@ class Attempt:
 
     processes: list[Process] = field(default_factory=list)
     run: Path | None = None
+    made: bool = False  # whether they made that directory
     frozen: int | None = None  # the process that gave no sign of life
 
     def look(self, seconds: float) -> None:
@@ -94,8 +96,8 @@ class Attempt:
                 continue
             pid, status = os.waitpid(one.pid, os.WNOHANG)
             if pid:
+                one.code, one.reaped = os.waitstatus_to_exitcode(status), True
                 self._read(one)
-                one.code = os.waitstatus_to_exitcode(status)
             elif now - before > seconds + 1:  # this launcher itself was stopped for a while
                 one.heard = now
             elif now - one.heard > FROZEN:
@@ -117,8 +119,13 @@ class Attempt:
         *lines, one.unread = one.unread.split(b"\n")
         for word, _, text in (line.partition(b" ") for line in lines):
             one.done |= word == b"done"
-            if word == b"run":
-                self.run = Path(json.loads(text))
+            if word in (b"run", b"made"):
+                self.run, self.made = Path(json.loads(text)), word == b"made"
+
+    def send(self, number: int) -> None:
+        """Sends a signal to all that still run."""
+        for one in self.processes:
+            one.end(number)
 
     @property
     def running(self) -> bool:
@@ -151,8 +158,9 @@ class Attempt:
         """Ends whoever still runs, at once."""
         for one in self.processes:
             one.end(signal.SIGKILL)
-            if one.code is None:
+            if not one.reaped:
                 os.waitpid(one.pid, 0)
+                one.reaped = True
             os.close(one.pipe)
 
 
@@ -200,13 +208,14 @@ def launch(size: int, words: Sequence[str], again: Callable[[Path], Sequence[str
 
     def forward(number: int, frame: FrameType | None) -> None:
         stopped.append(number)
-        for one in attempt.processes:
-            one.end(number)
+        attempt.send(number)
 
     before = {number: signal.signal(number, forward) for number in HEARD}
     try:
         while True:
             with _started(size, again(run) if run else words, why, start) as attempt:
+                for number in stopped:  # heard while they were being started
+                    attempt.send(number)
                 _watch(attempt)
                 if not attempt.crashed:
                     _show(attempt)
@@ -217,7 +226,9 @@ def launch(size: int, words: Sequence[str], again: Callable[[Path], Sequence[str
             if attempt.processes[0].done:
                 raise MachineError(f"{attempt.run or run}: process 0 died when the run was complete",
                                    "Only its summary is missing.", "See it with: layerwise report RUN")
-            run, now = _usable(attempt.run or run)
+            run, now = _usable(attempt.run or run, attempt.made)
+            if stopped:  # in the meantime
+                return 128 + stopped[0]
             restarts, reached = (1, now) if now != reached else (restarts + 1, now)
             why = _cause(attempt)
             if restarts > RESTARTS:
@@ -240,8 +251,7 @@ def _watch(attempt: Attempt) -> None:
     if attempt.killed and not attempt.failed:
         return attempt.wait(time.monotonic() + 0.3)  # the signal is the cause; the others are ended behind this
     attempt.wait(time.monotonic() + GRACE)
-    for one in attempt.processes:
-        one.end(signal.SIGUSR2)  # who still runs prints where it is
+    attempt.send(signal.SIGUSR2)  # who still runs prints where it is
     attempt.wait(time.monotonic() + 1)
 
 
@@ -262,13 +272,17 @@ def _show(attempt: Attempt) -> None:
             note(f"process {rank} ended with status {one.code}:\n{text}")
 
 
-def _usable(run: Path | None) -> tuple[Path | None, str]:
-    """The run, or None where its record was not yet written (what there is goes away); its newest checkpoint."""
+def _usable(run: Path | None, made: bool) -> tuple[Path | None, str]:
+    """The run, or None where its record was not yet written; its newest checkpoint.
+
+    In the second case what there is goes away, where these processes `made` the directory: any other is somebody's own.
+    """
     from layerwise import checkpoint, rundir  # after a death only: they import torch
 
     if run is None:
         return None, ""
     if not (run / rundir.RUN).is_file():
-        shutil.rmtree(run, ignore_errors=True)
+        if made:
+            shutil.rmtree(run, ignore_errors=True)
         return None, ""
     return run, max((one.name for one in checkpoint.generations(run / rundir.CHECKPOINTS)), default="")

@@ -52,13 +52,14 @@ def resume(run: Path, options: RunOptions = RunOptions()) -> Path:  # noqa: B008
 
 
 def _resume(run: Path, options: RunOptions, world: World) -> Path:
+    with world.together():
+        record = rundir.read_run(run)  # first: of what is no run nothing is told
+        untested = not options.settings and record["state"] == "finished" and _untested(run)
     if not options.settings:
         heartbeat.tell("run", str(run.absolute()))
     if why := heartbeat.restarted():
-        world.from_first(lambda: rundir.add_notes(run, f"started again: {why}"))
-    with world.together():
-        trained = not options.settings and rundir.read_run(run)["state"] == "finished"
-        untested = trained and _untested(run)
+        with rundir.held(run, world):
+            world.from_first(lambda: rundir.add_notes(run, f"started again: {why}"))
     if untested:
         say(options, f"{run}: the training is finished; its test and report follow")
         return finish(run, options)
@@ -69,16 +70,17 @@ def extended(run: Path, amount: float) -> str:
     """The setting that makes a run longer by `amount` of its unit, as "duration=20"."""
     if amount <= 0:
         raise InputError(f"--extend {amount:g}: must be above 0", mend="Give the epochs or iterations to add.")
-    return f"duration={rundir.read_recipe(Path(run)).duration + amount:g}"
+    return f"duration={rundir.read_recipe(Path(run)).duration + amount:.15g}"  # unrounded: 1240583 too
 
 
 def finish(run: Path, options: RunOptions) -> Path:
     """What follows the training of `run`: its test under the recipe's protocol, the saved evaluation, the report.
 
-    Raises Interrupted after Ctrl-C: the trained network is saved, and `resume` tests it.
+    Raises Interrupted after Ctrl-C: the trained network is saved, and `resume` tests it. Raises InputError where
+    another process is at work on the run.
     """
     try:
-        with distributed.joined() as world:
+        with distributed.joined() as world, rundir.held(run, world):
             _test(run, heard(options, world), world)
             world.from_first(lambda: str(report(run)))
     except KeyboardInterrupt:
@@ -139,7 +141,8 @@ def closing_lines(run: Path) -> list[str]:
         metrics = one["metrics"]
         lines.append(f"{one['split']} error {percent(metrics.get('error'))} (95 % interval "
                      f"{interval(metrics.get('error_interval'))}), {one['samples']} pictures, protocol "
-                     f"{one['protocol']['name']}")
+                     f"{one['protocol']['name']}"
+                     + ("" if one["own"] else f", of {one['data']}"))
         if one.get("unreadable"):
             lines.append(f"unreadable: {one['unreadable']} pictures, counted apart")
     if not found["evaluations"]:
@@ -161,8 +164,11 @@ def train_seeds(recipe: Recipe, options: RunOptions, seeds: int) -> dict[str, An
     distributed.first_speaks()
     with distributed.joined() as world:
         options = heard(options, world)
-        for seed in range(recipe.seed, recipe.seed + seeds):
-            out = options.out / f"seed{seed}" if options.out is not None and seeds > 1 else options.out
+        outs = [options.out / f"seed{seed}" if options.out is not None and seeds > 1 else options.out
+                for seed in range(recipe.seed, recipe.seed + seeds)]
+        with world.together():  # before the first of them trains for hours
+            rundir.require_new(*(out for out in outs if out is not None))
+        for seed, out in enumerate(outs, recipe.seed):
             runs.append(train(dataclasses.replace(recipe, seed=seed), dataclasses.replace(options, out=out)))
             if not options.quiet and seeds > 1:
                 for line in closing_lines(runs[-1]):

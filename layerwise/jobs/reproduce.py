@@ -29,11 +29,11 @@ from layerwise.experiments.scales import at_scale, seeds_of
 from layerwise.jobs import main_job
 from layerwise.jobs.assessment import own_split
 from layerwise.jobs.reproduce_cost import Cost, cost
-from layerwise.jobs.running_lock import locked
 from layerwise.recipe import Recipe
 from layerwise.recipes.presets import preset
 from layerwise.report.paper_figures import save
 from layerwise.report.papers import Table, table
+from layerwise.running_lock import locked
 from layerwise.train import resume as resume_training
 from layerwise.train import train as train_only
 from layerwise.training.preparation import RunOptions
@@ -317,9 +317,10 @@ def measure(one: Cell, places: Places) -> None:
     splits: list[str] = []
 
     def load(run: Path, split: str) -> Samples:
-        splits.append(split)
         recipe = placed(rundir.read_recipe(run), rundir.read_run(run))
-        return own_split(recipe, split, places.data_dir, places.offline)
+        found = own_split(recipe, split, places.data_dir, places.offline)
+        splits.append(found.name)  # "" asks for whichever split stands for the test
+        return found
 
     numbers = one.row.measure(Subject(runs, one.scale, one.seed, load))
     plain = json.loads(json.dumps(dict(numbers), allow_nan=False))

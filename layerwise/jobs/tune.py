@@ -8,10 +8,11 @@ What is timed is the training's own step on noise of the recipe's input size; th
 from __future__ import annotations
 
 import dataclasses
+import math
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -102,7 +103,7 @@ def tune(name: str, settings: Sequence[str] = (), seconds: float = 60.0) -> Tune
     bench = _Bench(hardware.resolve(recipe), seconds, "compile" not in fixed)
     notes: list[str] = []
     compiled = recipe.compile if "compile" in given and recipe.compile != "auto" else "no"
-    own = best = bench.fitting(None if "micro_batch" in fixed else recipe, compiled)
+    own = best = bench.fitting(fixed, compiled)
     for field, values in bench.choices().items():
         for value in values if field not in fixed else ():
             if value != own.settings[field]:
@@ -117,7 +118,7 @@ def tune(name: str, settings: Sequence[str] = (), seconds: float = 60.0) -> Tune
                              f"--seconds {bench.spent() + 2 * COMPILES:.0f}")
                 break
             best = _faster(best, bench.measure(best.settings | {"compile": value}, best.allocator == "kept"))
-    for micro in () if "micro_batch" in fixed else _parts(recipe, int(best.settings["micro_batch"])):
+    for micro in () if "micro_batch" in fixed else _parts(int(best.settings["micro_batch"])):
         if bench.left() <= 0:
             notes.append(f"micro-batches of {micro} and less were not tried for want of time")
             break
@@ -150,10 +151,9 @@ def _chosen(name: str, settings: Sequence[str]) -> Recipe:
     return recipe
 
 
-def _parts(recipe: Recipe, micro: int) -> list[int]:
-    """A half and a quarter of the micro-batch, where a recipe may have them."""
-    least = 2 if recipe.mixup else 1
-    return [micro // part for part in (2, 4) if micro % part == 0 and micro // part >= least]
+def _parts(micro: int) -> list[int]:
+    """A half and a quarter of the micro-batch, rounded up as a training halves it."""
+    return sorted({math.ceil(micro / part) for part in (2, 4)} - {micro}, reverse=True)
 
 
 def _faster(one: Row, other: Row) -> Row:
@@ -177,7 +177,8 @@ class _Bench:
         noise = np.random.default_rng(0).integers(0, 256, (count, side, side, channels), dtype=np.uint8)
         samples = Samples(name="train", class_names=tuple(map(str, range(CLASSES))),
                           labels=np.arange(count) % CLASSES, ids=tuple(map(str, range(count))), images=noise)
-        self._data = DataSet(name=NOISE, train=samples, val=samples, test=None, notes=(), licence="none: noise")
+        shown = samples.subset(np.arange(max(256, count)) % count, "val")  # the most that a validation batch has
+        self._data = DataSet(name=NOISE, train=samples, val=shown, test=None, notes=(), licence="none: noise")
         self._preprocess = fit_preprocess(samples, dataclasses.replace(self.recipe, resize="none"))
 
     def spent(self) -> float:
@@ -194,14 +195,14 @@ class _Bench:
         bf16 = self.device.type == "cuda" or (self.device.type == "cpu" and hardware.cpu_computes_bf16())
         return {"memory_format": ("contiguous", "channels-last"), "precision": ("fp32", "bf16") if bf16 else ()}
 
-    def fitting(self, recipe: Recipe | None, compiled: str) -> Row:
-        """What a training chooses by itself, not compiled unless asked; smaller micro-batches of `recipe` until one
-        fits."""
+    def fitting(self, fixed: Collection[str], compiled: str) -> Row:
+        """What a training chooses by itself, not compiled unless asked; smaller micro-batches, where they are not among
+        the `fixed` fields, until one fits."""
         own = self.recipe
         settings = {"precision": own.precision, "memory_format": own.memory_format,
                     "compile": compiled, "micro_batch": str(own.micro_batch)}
         row = self.measure(settings)
-        while recipe is not None and row.problem == TOO_LARGE and (smaller := _parts(recipe, own.micro_batch)):
+        while "micro_batch" not in fixed and row.problem == TOO_LARGE and (smaller := _parts(own.micro_batch)):
             own = dataclasses.replace(own, micro_batch=smaller[0])
             row = self.measure(settings | {"micro_batch": str(smaller[0])})
         return row
@@ -222,12 +223,12 @@ class _Bench:
             peak = None if need is None else need.peak
             if peak is not None and self.free is not None and peak > self.free * (1 - MARGIN):
                 return Row(settings, allocator, None, peak, TOO_LARGE)
-            batch = self._batch(training)
+            batch = self._batch(training, self.recipe.batch_size)
             training.model.train()
             with kept_buffers(activations, training.device.type):
                 try:
                     times = self._times(lambda: self._step(training, batch))
-                except RuntimeError as error:
+                except (RuntimeError, ValueError) as error:  # torch's, of one picture's 1x1 maps: no statistics
                     return Row(settings, allocator, None, peak, str(error).splitlines()[0][:120])
             if training.position.micro_batch < int(settings["micro_batch"]):  # halved, as memory ran out
                 return Row(settings, allocator, None, peak, TOO_LARGE)
@@ -237,7 +238,7 @@ class _Bench:
         """Images a second of the validation's forward pass."""
         with tempfile.TemporaryDirectory() as place:
             training = self._training(Path(place), row.settings)
-            batch = self._batch(training)["image"][: validation_batch(training)]
+            batch = self._batch(training, validation_batch(training))["image"]
             model = training.model.eval()
             activations = activation_bytes(training) if row.allocator == "kept" else 0
             with (kept_buffers(activations, training.device.type), torch.inference_mode(),
@@ -261,8 +262,8 @@ class _Bench:
     def _training(self, place: Path, settings: dict[str, str]) -> Training:
         return assemble(place, self.with_settings(settings), self._data, self._preprocess, None)
 
-    def _batch(self, training: Training) -> dict[str, Any]:
-        recipe, count = self.recipe, self.recipe.batch_size
+    def _batch(self, training: Training, count: int) -> dict[str, Any]:
+        recipe = self.recipe
         images = torch.rand(count, *self.shape).to(training.device)
         batch = {"image": images.contiguous(memory_format=hardware.memory_format(training.recipe)),
                  "label": torch.arange(count) % CLASSES, "index": torch.arange(count), "bad": []}

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from layerwise.layers.repeatable import AdaptiveMaxPool2d
+
 
 def windows(maps: Tensor, kernel_size: int, stride: int) -> Tensor:
     """The windows of (N, C, H, W) as a view: (N, C, H', W', kernel_size, kernel_size). No padding."""
@@ -104,7 +106,7 @@ class SpatialPyramidPool(nn.Module):
 
     def __init__(self, levels: Sequence[int]) -> None:
         super().__init__()
-        self.levels = nn.ModuleList(nn.AdaptiveMaxPool2d(level) for level in levels)
+        self.levels = nn.ModuleList(AdaptiveMaxPool2d(level) for level in levels)
 
     def forward(self, maps: Tensor) -> Tensor:
         return torch.cat([level(maps).flatten(1) for level in self.levels], 1)

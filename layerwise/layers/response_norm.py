@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from layerwise.layers import repeatable
+
 
 class ResponseNorm(nn.Module):
     """b_i = a_i / (k + alpha * sum over the `size` neighbouring maps of a_j^2)^beta (AlexNet, section 3.3).
@@ -19,6 +21,8 @@ class ResponseNorm(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         apart = maps if self.groups == 1 else maps.unflatten(1, (self.groups, -1)).flatten(0, 1)
+        if repeatable.refused(maps):  # with one axis for the pixels torch averages over two axes, not three
+            apart = apart.flatten(2)
         return F.local_response_norm(apart, self.size, self.alpha * self.size, self.beta, self.k).reshape(maps.shape)
 
     def extra_repr(self) -> str:

@@ -17,6 +17,7 @@ HEAD = "all-but-head"
 # Data sets without a validation part of their own.
 WITHOUT_VALIDATION = ("digits", "mnist", "fashion-mnist", "cifar10", "cifar100")
 TIMES = ("duration", "evaluate_every", "milestones", "plateau_patience", "warmup_length", "unfreeze_at")
+PERCENT = r"(\d+\.?\d*|\.\d+)"
 
 
 def contradictions(recipe: Values) -> list[str]:
@@ -122,7 +123,8 @@ def _slow(recipe: Values) -> Iterator[str]:
 def _data(recipe: Values) -> Iterator[str]:
     text = recipe["split"]
     if text:
-        parts = [float(part) for part in text.split("/")] if re.fullmatch(r"[\d.]+(/[\d.]+){2}", text) else []
+        whole = re.fullmatch(rf"{PERCENT}(/{PERCENT}){{2}}", text)
+        parts = [float(part) for part in text.split("/")] if whole else []
         if len(parts) != 3 or abs(sum(parts) - 100) > 1e-6 or parts[0] <= 0:
             yield f"split is {text!r}: expected train/val/test in percent that add up to 100, as 80/10/10"
     if recipe["validation"] >= 1 and recipe["validation"] % 1:
@@ -131,8 +133,6 @@ def _data(recipe: Values) -> Iterator[str]:
         yield "mixup with batch_size=1: there is no second picture to mix with; raise batch_size, or set mixup=0"
     if recipe["loss"] != "cross-entropy" and recipe["label_smoothing"]:
         yield f"label_smoothing with loss={recipe['loss']}: its targets are not probabilities; set label_smoothing=0"
-    if recipe["mixup"] and recipe["micro_batch"] == 1:
-        yield "mixup with micro_batch=1: there is no second picture to mix with; raise micro_batch, or set mixup=0"
 
 
 def _pictures(recipe: Values) -> Iterator[str]:
@@ -209,8 +209,6 @@ def _optimiser(recipe: Values) -> Iterator[str]:
     rule, batch, micro = recipe["optimiser"], recipe["batch_size"], recipe["micro_batch"]
     if micro > batch:
         yield f"micro_batch={micro} is larger than batch_size={batch}: a step would be part of a micro-batch"
-    elif micro and batch % micro:
-        yield f"micro_batch={micro} does not divide batch_size={batch}: {batch / micro:g} micro-batches in a step"
     if rule != "sgd" and recipe["nesterov"]:
         yield f"nesterov with optimiser={rule}: only sgd has it here; set nesterov=false"
     if rule == "sgd" and recipe["nesterov"] and not recipe["momentum"]:

@@ -148,12 +148,12 @@ class Predictor:
     def _answer(self, placed: Sequence[Picture]) -> NDArray[np.float64]:
         batch = torch.from_numpy(np.stack(placed)).to(self._device)
         with torch.inference_mode(), torch.autocast(self._device.type, enabled=False):
-            logits = self._model(self.model_file.preprocess.normalise(batch)).double()
+            logits = self._model(self.model_file.preprocess.normalise(batch)).cpu().double()
         if not bool(torch.isfinite(logits).all()):
             raise ToleranceError("the network's answer is not finite",
                                  "Its weights or the preprocessing hold a number that does not exist.",
                                  "Read the model file again, or train it again.")
-        return np.asarray((logits / self.temperature).softmax(dim=1).cpu().numpy())
+        return np.asarray((logits / self.temperature).softmax(dim=1).numpy())
 
     def _best(self, row: NDArray[np.float64], top: int) -> Prediction:
         best = np.argsort(-row, kind="stable")[:top]

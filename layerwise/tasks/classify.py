@@ -78,10 +78,11 @@ class Classify:
         loss, labels, predicted, classes = 0.0, [], [], 0
         with torch.inference_mode():
             for batch in batches:
-                logits = model(batch["image"]).float()
-                loss += float(cross_entropy(logits.double(), batch["label"], reduction="sum"))
-                labels.append(batch["label"].cpu())
-                predicted.append(logits.argmax(1).cpu())
+                # Off the device first: Apple's GPUs have no float64.
+                logits, label = model(batch["image"]).float().cpu(), batch["label"].cpu()
+                loss += float(cross_entropy(logits.double(), label, reduction="sum"))
+                labels.append(label)
+                predicted.append(logits.argmax(1))
                 classes = logits.shape[1]
         samples = sum(len(part) for part in labels)
         confusion = confusion_matrix(torch.cat(labels).numpy(), torch.cat(predicted).numpy(), classes)

@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import math
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 import torch
 
-from layerwise import checkpoint, rundir
+from layerwise import checkpoint, hardware, rundir
 from layerwise.data.loader import plain_batches
 from layerwise.errors import InputError, MachineError, ToleranceError
 from layerwise.randomness import derived_seed
@@ -154,6 +155,25 @@ def no_memory(training: Training, rows: Sequence[int]) -> MachineError:
                         "Choose a smaller network or input_size.")
 
 
+@contextmanager
+def memory_told(training: Training) -> Iterator[None]:
+    """Within it memory that runs out where no micro-batch can be halved is a MachineError, with the way on.
+
+    So it is in a validation, in the optimiser's first step and in the copy that holds the average.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not hardware.memory_ran_out(error):
+            raise
+        said = str(error).partition("\n")[0]
+        raise MachineError(
+            f"{training.run}: memory ran out at step {training.position.step} ({said})",
+            "It was not in a pass over a micro-batch, which would have been halved; the last checkpoint is untouched.",
+            f"End what else takes memory, then continue with: layerwise resume {shlex.quote(str(training.run))}",
+        ) from error
+
+
 def stop_before_step(training: Training, rows: Sequence[int], loss: float, norm: float) -> NoReturn:
     """Saves the state before the step, where it is finite, with a bundle that names the batch's pictures.
 
@@ -209,7 +229,8 @@ def ruined(training: Training, rows: Sequence[int]) -> str:
         for batch in plain_batches(training.train.subset(others, "train"), training.preprocess, ASKED):
             image = batch["image"].to(training.device)
             with torch.no_grad():
-                losses = torch.nn.functional.cross_entropy(model(image).double(), batch["label"].to(training.device))
+                logits = model(image).cpu().double()  # in this order: Apple's GPUs have no float64
+                losses = torch.nn.functional.cross_entropy(logits, batch["label"])
             if not float(losses) <= most:
                 return f"they are ruined: their loss on other pictures is {float(losses):.3g}"
     finally:

@@ -76,6 +76,9 @@ def _begin(training: Training, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     kept = [buffer.clone() for buffer in buffers]
     try:
         recorded = record(training, batch)
+        for slope in recorded.slopes:  # a graph that computes nothing would leave what stands there
+            if slope is not None:
+                slope.zero_()
         _replayed(training, recorded, batch)
         slopes = [None if slope is None else slope.clone() for slope in recorded.slopes]
     except RuntimeError as error:
@@ -97,15 +100,15 @@ def _begin(training: Training, batch: dict[str, Tensor]) -> dict[str, Tensor]:
 def record(training: Training, batch: dict[str, Tensor]) -> Recorded:
     """The pass over a copy of `batch`, recorded; statistics and gradients of the network are changed by it."""
     static = {name: value.clone(memory_format=torch.preserve_format) for name, value in batch.items()}
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
+    side = torch.cuda.Stream(training.device)
+    side.wait_stream(torch.cuda.current_stream(training.device))
     with torch.cuda.stream(side):  # once outside the recording, on its stream, as torch asks for
         training.model.zero_grad(set_to_none=True)
         _ordinary(training, static, 1.0)
-    torch.cuda.current_stream().wait_stream(side)
+    torch.cuda.current_stream(training.device).wait_stream(side)
     training.model.zero_grad(set_to_none=True)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.graph(graph, stream=side):  # its own would be of the process's first device
         losses = _ordinary(training, static, 1.0)
     return Recorded(graph, static, {name: value.detach() for name, value in losses.items()},
                     [parameter.grad for parameter in training.model.parameters()])

@@ -250,6 +250,9 @@ def restore_optimiser(optimiser: Optimizer, tensors: Mapping[str, Tensor]) -> No
         optimiser.state.pop(parameter, None)
         if states[name]:
             optimiser.state[parameter] = states[name]
+            if isinstance(optimiser, RMSprop) and optimiser.defaults["momentum"]:
+                # A branch from momentum=0: torch makes it in a parameter's first step alone.
+                optimiser.state[parameter].setdefault("momentum_buffer", torch.zeros_like(parameter))
 
 
 def gradient_norm(parameters: Iterable[Tensor]) -> Tensor:

@@ -10,7 +10,7 @@ from typing import Any
 
 from layerwise import checkpoint, console, hardware, rundir
 from layerwise.data import DataOptions, hold_out, open_data
-from layerwise.data.order import draw_rates, epoch_batches, epoch_order
+from layerwise.data.order import draw_rates
 from layerwise.data.place import place_of
 from layerwise.data.source import DataSet
 from layerwise.distributed import World
@@ -112,21 +112,21 @@ def fingerprints(data: DataSet) -> dict[str, str]:
 
 def banner(training: Training) -> list[str]:
     """What is about to happen, in numbers: network, data, batch, rate, updates, groups of parameters, machine."""
-    recipe = training.recipe
-    total = training.schedule.total_samples
+    recipe, schedule = training.recipe, training.schedule
+    total = schedule.total_samples
     size = training.world.size
     share = math.ceil(recipe.batch_size / size)
     micro = min(training.position.micro_batch, share)
-    batches = len(epoch_batches(epoch_order(training.train, recipe, 0), recipe.batch_size))
     held = "none" if training.val is None else f"{len(training.val)}"
     lines = [
         f"{recipe.network}, {sum(p.numel() for p in training.model.parameters()):,} parameters, on {recipe.data}: "
         f"{len(training.train)} pictures in {len(training.train.class_names)} classes, {held} held out for validation",
-        f"global batch {recipe.batch_size} = {size} process{'es' if size > 1 else ''} x {micro} x accumulate "
+        f"global batch {recipe.batch_size} = {size} process{'es' if size > 1 else ''} x "
+        f"{'at most ' if share % micro else ''}{micro} x accumulate "
         f"{math.ceil(share / micro)}; "
-        f"learning rate {recipe.learning_rate:g} x {recipe.batch_size}/{recipe.reference_batch} = "
-        f"{recipe.learning_rate * recipe.batch_size / recipe.reference_batch:g}; "
-        f"{total / len(training.train):.4g} epochs = {round(total / len(training.train) * batches)} updates",
+        f"learning rate {recipe.learning_rate:g} x {schedule.batch}/{recipe.reference_batch} = "
+        f"{recipe.learning_rate * schedule.scale:g}; "
+        f"{total / len(training.train):.4g} epochs = {schedule.steps_at(total)} updates",
         f"{recipe.device}, {amount(recipe.threads, 'threads')}, {recipe.precision}, {recipe.memory_format}, "
         f"seed {recipe.seed}, {'deterministic' if recipe.deterministic else 'not deterministic'}; "
         f"recipe {recipe.hash[:12]}",
@@ -149,5 +149,5 @@ def banner(training: Training) -> list[str]:
                      f"{100 * rates.min():.2g} to {100 * rates.max():.2g} % of the draws"
                      + ("; more than 10 to 1, so weights are selected by macro-F1" if training.imbalanced else ""))
     if recipe.freeze or recipe.slow:
-        lines += describe_groups(training.groups, training.schedule.rate(0))
+        lines += describe_groups(training.groups, schedule.rate(0))
     return lines

@@ -1,9 +1,9 @@
 """How many pictures go into memory at once: found before the first step, without changing anything that is trained.
 
 The largest micro-batch is looked for (the whole batch, then halves) for which the forward and backward pass, the
-optimiser's state, the averages and the validation fit with a margin. On a GPU a step is tried. On a CPU an allocation
-rarely fails, the system ends the process instead; so there the step is walked through on the meta device, where
-tensors have sizes and no content, and the bytes alive at once are counted.
+optimiser's state, the averages, the validation and saving fit with a margin. On a GPU a step is tried. On a CPU an
+allocation rarely fails, the system ends the process instead; so there the step is walked through on the meta device,
+where tensors have sizes and no content, and the bytes alive at once are counted.
 """
 
 from __future__ import annotations
@@ -37,6 +37,10 @@ ROUGH = 6  # bytes of a step for each byte of the layers' outputs; 2 to 4 were m
 # of the weights (rearranged weights, partial sums of their gradients).
 OVERHEAD, SCRATCH = 1.5, 2
 VALIDATED_AT_ONCE = 256 * 64 * 64  # pixels of a validation batch
+WAITING = 4  # batches: files are made ready a few ahead
+# Times the weights: what writing the model file takes at the end, beside all that a step keeps. 3.0 were measured
+# (AlexNet), and next to nothing for a checkpoint, which is written tensor by tensor.
+WRITTEN = 3
 GROUPS = Path("/sys/fs/cgroup")
 
 
@@ -50,18 +54,20 @@ class Need:
     activations: int
     pictures: int  # whole batches that wait in memory
     validation: int
+    saving: int  # copies of the weights on their way to a file
 
     @property
     def peak(self) -> int:
         """The most that is allocated at once beyond the weights."""
-        return self.optimiser + self.pictures + max(self.activations, self.validation)
+        return self.optimiser + self.pictures + max(self.activations, self.validation, self.saving)
 
     def lines(self) -> list[str]:
         """The peak by phase for people."""
         return [f"weights {_gb(self.weights)} (in memory already)",
                 f"gradients, optimiser and best weights {_gb(self.optimiser)}",
                 f"activations of {_pictures(self.micro_batch)} {_gb(self.activations)}",
-                f"batches that wait {_gb(self.pictures)}", f"validation {_gb(self.validation)}"]
+                f"batches that wait {_gb(self.pictures)}",
+                f"validation {_gb(self.validation)}, saving {_gb(self.saving)}"]
 
 
 def probe_micro_batch(training: Training, automatic: bool) -> str:
@@ -162,12 +168,11 @@ def needed(training: Training, micro: int, size: int = 0) -> Need | None:
             seen = _live(training, model, _batch(training, shown, size, model), backward=False)
     except (RuntimeError, ValueError, NotImplementedError):
         return None
-    scratch = SCRATCH * weights if training.device.type == "cpu" else 0
+    scratch, saving = (SCRATCH * weights, WRITTEN * weights) if training.device.type == "cpu" else (0, 0)
     grown = OVERHEAD if training.device.type == "cpu" else 1.0
-    waiting = 2 if training.train.images is not None else 4  # files are made ready a few batches ahead
-    pictures = waiting * _share(training) * channels * size**2 * 4 if training.device.type == "cpu" else 0
+    pictures = WAITING * _share(training) * channels * size**2 * 4 if training.device.type == "cpu" else 0
     return Need(micro, weights, learnt + _state(training), int(grown * max(0, forward)) + scratch, pictures,
-                int(grown * seen) + scratch)
+                int(grown * seen) + scratch, saving)
 
 
 def _counts(training: Training, micro: int, size: int) -> tuple[int, int]:
@@ -343,7 +348,7 @@ def rough_bound(training: Training) -> int:
     preprocess, micro, share = training.preprocess, training.recipe.micro_batch, _share(training)
     rows = cost(training.model, (preprocess.channels, preprocess.size, preprocess.size)).rows
     outputs = sum(math.prod(row.output) for row in rows) * 4
-    waiting = 4 * share * preprocess.channels * preprocess.size**2 * 4
+    waiting = WAITING * share * preprocess.channels * preprocess.size**2 * 4
     largest = max(ROUGH * min(micro, share), _validation_batch(micro, preprocess.size))
     return outputs * largest + waiting + (2 + SCRATCH) * checkpoint_size(training)
 

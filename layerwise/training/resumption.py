@@ -15,7 +15,8 @@ from layerwise.training.changed_data import changed_pictures
 from layerwise.training.preparation import RunOptions, fingerprints
 
 IMPOSSIBLE = ("network", "data", "split", "validation", "seed", "start_from", "channels", "input_size", "mean", "std",
-              "resize", "resize_to", "interpolation", "exif", "optimiser", "name")
+              "resize", "resize_to", "interpolation", "exif", "optimiser", "name", "zero_init_last_scale")
+AT_THE_START = (("whiten", "first"), ("colour", "pca"))  # fitted to the training pictures before the first step
 
 
 def differences(run: Path, recipe: Recipe, record: dict[str, Any], data: DataSet, options: RunOptions) -> list[str]:
@@ -45,7 +46,8 @@ def branched(run: Path, recipe: Recipe, record: dict[str, Any], settings: tuple[
     """A run's recipe with fields changed from here on; nothing is written. Raises InputError for what can't change."""
     found = hardware.resolve(changed(recipe, settings))
     moved = _moved(recipe, found)
-    refused = [f"{name}: {old!r} to {new!r}" for name, (old, new) in moved.items() if name in IMPOSSIBLE]
+    refused = [f"{name}: {old!r} to {new!r}" for name, (old, new) in moved.items()
+               if name in IMPOSSIBLE or (name, new) in AT_THE_START]
     if refused:
         raise InputError(f"{run}: these fields can't change within a run", "The checkpoint would not fit.",
                          "Start a new run with them.", refused)

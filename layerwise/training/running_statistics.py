@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from layerwise import hardware
 from layerwise.data.loader import plain_batches
 from layerwise.data.source import Samples
+from layerwise.errors import InputError
 from layerwise.evaluation.metrics import mcnemar
 from layerwise.randomness import permutation
 from layerwise.training.optimiser import keep_frozen_statistics
@@ -29,6 +31,7 @@ GAP = 0.1  # of the error: ten points
 SIGNIFICANT = 0.05
 MOST, LEAST = 512, 16  # validation pictures that are looked at
 MARK = "the running averages of batch normalisation"
+ONE_VALUE = "Expected more than 1 value per channel when training"  # as torch begins its error
 
 
 def look_at_running_averages(training: Training) -> str:
@@ -98,6 +101,24 @@ def _wrong(training: Training, model: nn.Module, chosen: Samples) -> NDArray[np.
 
     with torch.no_grad(), hardware.autocast(training.recipe):
         return np.concatenate([np.zeros(0, bool), *answered()])
+
+
+@contextmanager
+def one_value_told(training: Training) -> Iterator[None]:
+    """Within it torch's refusal to normalise one picture with a map of 1x1 is an InputError that says how to go on."""
+    try:
+        yield
+    except ValueError as error:
+        if not str(error).startswith(ONE_VALUE):
+            raise
+        head = ", or auxiliary_weight=0" if training.recipe.auxiliary_weight else ""
+        raise InputError(
+            f"{training.run}: step {training.position.step}: batch normalisation met one picture alone, with a map of "
+            f"1x1 ({error})",
+            "In training its statistics are over all values of a channel, and a single value has no variance.",
+            "Set micro_batch=2 or more, a larger batch_size (another one, where an epoch's last batch has one picture) "
+            f"or input_size{head}.",
+        ) from error
 
 
 def put_back(tensors: list[Tensor], kept: list[Tensor]) -> None:

@@ -13,7 +13,7 @@ import bisect
 import math
 from typing import Any
 
-from layerwise.errors import InputError, amount
+from layerwise.errors import InputError
 from layerwise.recipe import Recipe
 
 # Steps over which the training error is averaged before it may end the warm-up. The paper (He et al. 2015, section
@@ -129,14 +129,11 @@ class Schedule:
         """Whether the training is over when `samples_seen` samples were seen."""
         return self._ended or samples_seen >= self.total_samples
 
-    def describe(self) -> str:
-        """The line of the start banner: batch, learning rate and its scaling, duration in steps and samples."""
-        recipe = self.recipe
-        return (
-            f"batch {self.batch}; learning rate {recipe.learning_rate:g} x {self.batch}/{recipe.reference_batch} = "
-            f"{recipe.learning_rate * self.scale:g}, {recipe.schedule}; {amount(recipe.duration, recipe.unit)} = "
-            f"{self.steps_at(self.total_samples):,} steps, {self.total_samples:,} samples"
-        )
+    def validation_due(self, before: float, now: float) -> bool:
+        """Whether a multiple of `evaluate_every` was reached on the way between two times in the recipe's unit."""
+        # A quotient such as 0.3 / 0.1 may lie a rounding error below a whole number.
+        last, reached = (math.floor(time / self.recipe.evaluate_every + 1e-9) for time in (before, now))
+        return reached > last
 
     def state(self) -> dict[str, Any]:
         """What the schedule has seen, as JSON; `restore` continues from it exactly."""

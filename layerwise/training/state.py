@@ -224,7 +224,7 @@ def assemble(run: Path, recipe: Recipe, data: DataSet, preprocess: Preprocess, c
         task=Classify(recipe.label_smoothing, () if weights is None else tuple(weights.tolist()), recipe.loss,
                       recipe.auxiliary_weight),
         model=model,
-        forward=cast(nn.Module, torch.compile(model)) if recipe.compile == "yes" else model,
+        forward=_compiled(model, recipe) if recipe.compile == "yes" else model,
         optimiser=build_optimiser(groups, recipe),
         groups=groups,
         average=Average(model, recipe.ema) if recipe.ema > 0 else None,
@@ -235,6 +235,14 @@ def assemble(run: Path, recipe: Recipe, data: DataSet, preprocess: Preprocess, c
         speed=rundir.Lines(run / rundir.SPEED) if world().first else NoLines(),
         resident=on_device(data.train.images, recipe, preprocess, device, room(device)),
     )
+
+
+def _compiled(model: Network, recipe: Recipe) -> nn.Module:
+    """What a step calls: the compiled network; its pass with auxiliary heads, a method of its own, is compiled too."""
+    compiled = cast(nn.Module, torch.compile(model))
+    if recipe.auxiliary_weight:  # set in the usual way, torch's wrapper would hand it on to the network itself
+        object.__setattr__(compiled, "with_auxiliary", torch.compile(cast(SupervisedNetwork, model).with_auxiliary))
+    return compiled
 
 
 def room(device: torch.device) -> float:
@@ -289,11 +297,19 @@ def snapshot(training: Training) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def restore(training: Training, generation: checkpoint.Generation) -> None:
-    """Puts a generation's state into a training that was assembled from the same recipe and data."""
+    """Puts a generation's state into a training that was assembled from the same data, and the same recipe or a branch.
+
+    What a branch asks for and the generation does not have begins here. Raises InputError for what can't begin.
+    """
     state = generation.state
+    branch = state["recipe"] != training.recipe.hash
     training.position = Position(**state["position"])
     training.schedule.restore(state["schedule"])
     training.notes = list(state["notes"])
+    position, wanted = training.position, training.recipe.micro_batch
+    if branch and position.micro_batch != wanted:
+        note(training, f"step {position.step}: micro-batches of {wanted} from here on, {position.micro_batch} before")
+        position.micro_batch = wanted
     if training.recipe.unfreeze_at and training.progress >= training.recipe.unfreeze_at:
         unfreeze(training.model, training.recipe)
 
@@ -304,7 +320,9 @@ def restore(training: Training, generation: checkpoint.Generation) -> None:
     training.model.load_state_dict(under("model/"))
     restore_optimiser(training.optimiser, under("optimiser/"))
     training.best = {name: tensor.to(training.device) for name, tensor in under("best/").items()}
-    if training.average:
+    if training.average and branch and "average_count" not in state:
+        training.average = Average(training.model, training.recipe.ema)
+    elif training.average:
         training.average.restore(under("average/"), state["average_count"])
     training.metrics.cut(training.position.metrics_bytes)
 

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from layerwise.checkpoint import make_durably, naming
+
 
 @contextmanager
 def locked(path: Path) -> Iterator[int]:
@@ -18,16 +20,17 @@ def locked(path: Path) -> Iterator[int]:
 
     The number is -1 where the other did not write it yet. Where the system has no such locks, everyone gets one.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_durably(path.parent)
     with open(path, "a+", encoding="ascii") as file:
         if not _take(file.fileno()):
             file.seek(0)
             text = file.read().strip()
             yield int(text) if text.isdecimal() else -1
             return
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
+        with naming(path):
+            file.truncate(0)
+            file.write(f"{os.getpid()}\n")
+            file.flush()
         yield 0
         file.truncate(0)
 
@@ -35,10 +38,12 @@ def locked(path: Path) -> Iterator[int]:
 def _take(descriptor: int) -> bool:
     try:
         import fcntl
-    except ImportError:  # Windows: two processes may do the same work twice there; neither harms the other's run
+    except ImportError:  # Windows: nothing keeps two processes there from the same work
         return True
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    except OSError:  # a file system without locks, as some of a network's are: no reason not to train on it
+        return True
     return True
